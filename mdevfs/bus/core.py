@@ -1,0 +1,99 @@
+"""The driver core: where devices, buses, classes, drivers and modules live, and how they come and go."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterable
+
+from mdevfs.bus.kernel import Kernel
+from mdevfs.bus.kobject import Directories, Kobject
+from mdevfs.bus.subsystem import Bus, Class, Module
+from mdevfs.events import EventStream
+from mdevfs.sysfs.entries import Directory, Folder
+from mdevfs.sysfs.tree import Tree
+
+class Core:
+    """Everything that a kernel's driver core knows; `tree` shows it."""
+
+    def __init__(self, kernel: Kernel, uid: int = 0, gid: int = 0) -> None:
+        self.kernel = kernel
+        self.events = EventStream()
+        self.salts = itertools.count(1)
+        self.buses: dict[str, Bus] = {}
+        self.classes: dict[str, Class] = {}
+        self.modules: dict[str, Module] = {}
+        self.devices = Kobject("devices", None, 0)
+        self.virtual = Kobject("virtual", self.devices, 0)
+        self.devices.adopt(self.virtual)
+        self.kernel_folder = Folder()
+        self.top: dict[str, Directory] = {
+            "bus": Directories(self.buses),
+            "class": Directories(self.classes),
+            "devices": self.devices.directory(),
+            "kernel": self.kernel_folder,
+            "module": Directories(self.modules),
+            # Where a tool's private namespace binds the real subtrees back (mount points must exist).
+            **{name: Folder() for name in ("block", "dev", "firmware", "fs", "power", "hypervisor")},
+        }
+        self.tree = Tree(Folder(self.top), uid, gid)
+
+    def bus(self, name: str) -> Bus:
+        """The bus of this name, made when it is first asked for."""
+        if name not in self.buses:
+            self.buses[name] = Bus(name, self)
+            self.tree.changed("bus", name)
+        return self.buses[name]
+
+    def cls(self, name: str) -> Class:
+        """The class of this name, made when it is first asked for."""
+        if name not in self.classes:
+            self.classes[name] = Class(name, self)
+            self.tree.changed("class", name)
+        return self.classes[name]
+
+    def module(self, name: str) -> Module:
+        """The module of this name, "loaded" when it is first asked for."""
+        name = name.replace("-", "_")
+        if name not in self.modules:
+            self.modules[name] = Module(name, self)
+            self.tree.changed("module", name)
+        return self.modules[name]
+
+    def glue(self, name: str) -> Kobject:
+        """`devices/virtual/<class>`: there from a class's first virtual device to its last (get_device_parent)."""
+        if name not in self.virtual.children:
+            self.virtual.adopt(Kobject(name, self.virtual, next(self.salts)))
+            self.tree.changed(self.virtual.path, name)
+        return self.virtual.children[name]
+
+    def drop_glue(self, glue: Kobject) -> None:
+        """Takes an empty `devices/virtual/<class>` away."""
+        if not glue.children and glue.above is self.virtual:
+            self.virtual.abandon(glue)
+            self.tree.changed(self.virtual.path, glue.name)
+
+    def walk(self) -> Iterable[Kobject]:
+        """Every kobject below devices/."""
+        todo = [self.devices]
+        while todo:
+            one = todo.pop()
+            yield one
+            todo.extend(one.children.values())
+
+
+class Numbers:
+    """An IDA: hands out the lowest free number (lib/idr.c)."""
+
+    def __init__(self, first: int = 0) -> None:
+        self._next = first
+        self._free: list[int] = []
+
+    def take(self) -> int:
+        if self._free:
+            return heapq.heappop(self._free)
+        self._next += 1
+        return self._next - 1
+
+    def give(self, number: int) -> None:
+        heapq.heappush(self._free, number)

@@ -1,0 +1,5 @@
+"""What the kernel would announce, in its order; nobody below knows who listens."""
+
+from mdevfs.events.stream import Event, EventStream
+
+__all__ = ["Event", "EventStream"]

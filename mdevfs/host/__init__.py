@@ -1,0 +1,1 @@
+"""host.toml -> Host: the whole machine."""

@@ -1,0 +1,156 @@
+"""What a host file asks for, checked against the drivers that it names: a plan that `build` can only carry out."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from attrs import define, field, frozen
+from pydantic import BaseModel, ValidationError
+
+from mdevfs.bus.kernel import Kernel
+from mdevfs.errors import InputError
+from mdevfs.host.mistakes import from_pydantic, near_miss
+from mdevfs.host.read import Described
+from mdevfs.host.schema import DEFAULT_INTERFACES, DeviceSection, MdevSection
+from mdevfs.vendor.api import VendorDriver
+from mdevfs.vendor.loader import Found, installed, load_file, load_installed
+
+ADDRESSES = {
+    "virtual": (re.compile(r"[^/\s]+\Z"), "a name"),
+    "pci": (re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]\Z"), "a PCI address such as 0000:00:02.0"),
+    "css": (re.compile(r"0\.[0-3]\.[0-9a-f]{4}\Z"), "a subchannel such as 0.0.0313"),
+    "ap": (re.compile(r"matrix\Z"), "matrix"),
+}
+DEFAULT_ADDRESSES = {"pci": "0000:00:02.0", "css": "0.0.0313", "ap": "matrix"}
+
+
+@frozen
+class PlannedMdev:
+    """`count` mdevs of a type; `uuid` is the only one's."""
+
+    type: str
+    uuid: str | None
+    count: int
+    params: str | None
+    where: str
+
+
+@frozen
+class PlannedDevice:
+    """A device to add, its driver's class and its checked settings."""
+
+    driver: type[VendorDriver]
+    address: str
+    settings: BaseModel
+    section: DeviceSection
+    mdevs: list[PlannedMdev]
+    where: str
+
+
+@define
+class Plan:
+    """A whole host, nothing of it made yet."""
+
+    name: str
+    kernel: Kernel
+    interfaces: frozenset[str]
+    described: Described
+    devices: list[PlannedDevice] = field(factory=list)
+
+    def uuids(self, device: PlannedDevice) -> Iterator[tuple[PlannedMdev, str]]:
+        """Every mdev's UUID; generated ones depend on the host's name, the address and the type alone."""
+        for mdev in device.mdevs:
+            if mdev.uuid is not None:
+                yield mdev, mdev.uuid
+                continue
+            text = f"{self.name}\n{device.address}\n{mdev.type}\n{mdev.where}"
+            seed = hashlib.sha256(text.encode()).hexdigest()
+            head = f"{seed[:8]}-{seed[8:12]}-4{seed[13:16]}-8{seed[17:20]}-"
+            for index in range(mdev.count):
+                yield mdev, f"{head}{index:012x}"
+
+
+def plan(described: Described) -> Plan:
+    """Checks a host file against its drivers. Raises InputError with every mistake."""
+    section = described.file.host
+    wrong: list[str] = []
+    drivers = _Drivers(described, wrong)
+    interfaces = DEFAULT_INTERFACES if section.interfaces is None else frozenset(section.interfaces)
+    kernel = Kernel.parse(section.kernel, frozenset(section.kernel_quirks))
+    result = Plan(section.name, kernel, interfaces, described)
+    for index, device in enumerate(described.file.device):
+        planned = _device(device, f"device[{index}]", drivers, wrong)
+        if planned is not None:
+            result.devices.append(planned)
+    wrong += _clashes(result)
+    if wrong:
+        raise InputError(f"{described.origin}: {line}" for line in wrong)
+    return result
+
+
+class _Drivers:
+    """The drivers that a host can name: its own files first, then the installed ones, each loaded once."""
+
+    def __init__(self, described: Described, wrong: list[str]) -> None:
+        self.found: dict[str, Found | None] = {}
+        for index, name in enumerate(described.file.host.drivers):
+            try:
+                self.found.update(load_file(described.folder / Path(name)))
+            except InputError as error:
+                wrong += [f"host.drivers[{index}]: {mistake}" for mistake in error.mistakes]
+
+    def get(self, name: str) -> Found | None:
+        if name not in self.found:
+            self.found[name] = load_installed(name)
+        return self.found[name]
+
+    def names(self) -> set[str]:
+        return {name for name, found in self.found.items() if found} | set(installed())
+
+
+def _device(section: DeviceSection, where: str, drivers: _Drivers, wrong: list[str]) -> PlannedDevice | None:
+    found = drivers.get(section.driver)
+    if found is None:
+        broken = section.driver in installed()
+        why = "is installed but broken, see the log" if broken else "is unknown"
+        hint = "" if broken else near_miss(section.driver, drivers.names())
+        wrong.append(f'{where}.driver: vendor driver "{section.driver}" {why}{hint}')
+        return None
+    driver = found.driver
+    address = section.address or DEFAULT_ADDRESSES.get(driver.bus, driver.name)
+    pattern, what = ADDRESSES[driver.bus]
+    if not pattern.match(address):
+        wrong.append(f'{where}.address: "{address}" is not {what}, as the bus of driver {driver.name} has them')
+    if driver.bus != "pci":
+        for key in ("iommu_group", "numa_node", "sriov"):
+            if getattr(section, key) is not None:
+                wrong.append(f"{where}.{key}: only PCI functions have one, driver {driver.name} is on {driver.bus}")
+    try:
+        settings = driver.Settings.model_validate(section.settings)
+    except ValidationError as error:
+        at = (where, "settings")
+        wrong += from_pydantic(error, driver.Settings, at)
+        return None
+    mdevs = [_mdev(one, f"{where}.mdev[{index}]") for index, one in enumerate(section.mdev)]
+    return PlannedDevice(driver, address, settings, section, mdevs, where)
+
+
+def _mdev(section: MdevSection, where: str) -> PlannedMdev:
+    uuid = section.uuid.lower() if section.uuid else None
+    return PlannedMdev(section.type, uuid, section.count or 1, section.params, where)
+
+
+def _clashes(plan: Plan) -> Iterator[str]:
+    addresses: dict[tuple[str, str], str] = {}
+    uuids: dict[str, str] = {}
+    for device in plan.devices:
+        bus = device.driver.name if device.driver.bus == "virtual" else device.driver.bus
+        first = addresses.setdefault((bus, device.address), device.where)
+        if first != device.where:
+            yield f'{device.where}.address: "{device.address}" is taken by {first}'
+        for mdev in device.mdevs:
+            if mdev.uuid is not None and uuids.setdefault(mdev.uuid, mdev.where) != mdev.where:
+                yield f'{mdev.where}.uuid: "{mdev.uuid}" is taken by {uuids[mdev.uuid]}'

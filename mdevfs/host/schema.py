@@ -1,0 +1,75 @@
+"""The schema of host.toml. What only the drivers can know (types, settings, addresses) is checked in `build`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+INTERFACES = ("migration_version", "models", "compatible_devices", "verdicts", "state", "query", "debugfs")
+DEFAULT_INTERFACES = frozenset(INTERFACES) - {"query"}
+UUID_PATTERN = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+
+Interface = Literal["migration_version", "models", "compatible_devices", "verdicts", "state", "query", "debugfs"]
+Quirk = Literal["remove-race", "double-remove"]
+
+
+class Section(BaseModel):
+    """A table whose unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HostSection(Section):
+    """`[host]`: the machine."""
+
+    name: str = Field(default="host", description="what the host is called in messages", pattern=r"^\S+$")
+    kernel: str = Field(default="6.1", description="whose tree and quirks", pattern=r"^\d{1,3}\.\d{1,3}(\.\d+)?$")
+    kernel_quirks: list[Quirk] = Field(default=[], description="kernel bugs to imitate")
+    machine: str | None = Field(default=None, description="the machine type whose compat properties apply")
+    compat: dict[str, str] = Field(default={}, description='single compat properties, "driver.property" = "value"')
+    drivers: list[str] = Field(default=[], description="driver files, relative to this file")
+    interfaces: list[Interface] | None = Field(
+        default=None, description='families beyond the kernel\'s tree; absent: all but "query"; []: none'
+    )
+
+
+class SriovSection(Section):
+    """`sriov`: virtual functions of a PCI function."""
+
+    total: int = Field(ge=0, le=65535, description="sriov_totalvfs")
+    num: int = Field(default=0, ge=0, le=65535, description="VFs there from the start")
+
+
+class MdevSection(Section):
+    """`[[device.mdev]]`: one mdev, or `count` of them, there from the start."""
+
+    uuid: str | None = Field(default=None, pattern=UUID_PATTERN)
+    count: int | None = Field(default=None, ge=1, le=1_000_000)
+    type: str = Field(description="a type-id of the device")
+    params: str | None = Field(default=None, description="as written to create after the UUID's comma")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> MdevSection:
+        if (self.uuid is None) == (self.count is None):
+            raise ValueError("give either uuid or count")
+        return self
+
+
+class DeviceSection(Section):
+    """`[[device]]`: one device and its vendor driver."""
+
+    driver: str = Field(description="vendor driver, by its name")
+    address: str | None = Field(default=None, description="where it sits on its bus")
+    iommu_group: Annotated[int, Field(ge=0)] | None = None
+    numa_node: Annotated[int, Field(ge=0)] | None = None
+    sriov: SriovSection | None = None
+    settings: dict[str, Any] = Field(default={}, description="the driver's own")
+    mdev: list[MdevSection] = []
+
+
+class HostFile(Section):
+    """A whole host.toml."""
+
+    host: HostSection = HostSection()
+    device: list[DeviceSection] = []

@@ -1,0 +1,1 @@
+"""The mdev core (drivers/vfio/mdev/): parents, types, mdevs; create and remove."""

@@ -1,0 +1,193 @@
+"""create and remove, parents coming and going (drivers/vfio/mdev/mdev_core.c, 6.1)."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterable
+from typing import NoReturn
+
+from mdevfs.bus.core import Core
+from mdevfs.bus.device import Device
+from mdevfs.bus.vfio import VfioCore
+from mdevfs.errors import KernelError, MdevfsError, Refusal
+from mdevfs.mdev.driver import MdevDriver, VendorHooks
+from mdevfs.mdev.mdev import Mdev
+from mdevfs.mdev.parent import Parent
+from mdevfs.mdev.types import Type
+from mdevfs.migration.parameters import Value
+from mdevfs.migration.verdict import Journal, Refused, RefusedVerdict
+from mdevfs.sysfs.parse import kstrtoull
+
+_UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
+UUID_LENGTH = 36
+
+
+class MdevCore:
+    """The mdev bus of one host. `interfaces` are the families beyond the kernel's tree that it shows."""
+
+    def __init__(self, core: Core, vfio: VfioCore, interfaces: frozenset[str], journal: Journal) -> None:
+        self.core = core
+        self.vfio = vfio
+        self.interfaces = interfaces
+        self.journal = journal
+        self.bus = core.bus("mdev")
+        self.parents_class = core.cls("mdev_bus")
+        self.parents: dict[str, Parent] = {}
+        self._coming: set[str] = set()
+
+    # -- parents
+
+    def register_parent(self, device: Device, driver: VendorHooks, settings: object) -> Parent:
+        """mdev_register_parent: the types appear, then `change` with MDEV_STATE=registered."""
+        parent = Parent(device, driver, settings, self)
+        for spec in driver.types(parent):
+            type_id = f"{driver.name}-{spec.suffix}"
+            parent.types[type_id] = Type(parent, spec, type_id)
+        self._mdev_driver(driver)
+        self.parents[device.name] = parent
+        device.groups = (*device.groups, parent.entries)
+        device.refresh()
+        self.parents_class.join(device)
+        device.send("change", {"MDEV_STATE": "registered"})
+        return parent
+
+    async def unregister_parent(self, parent: Parent) -> None:
+        """mdev_unregister_parent: `change` with MDEV_STATE=unregistered, then every mdev goes, then the types."""
+        parent.gone = True
+        parent.device.send("change", {"MDEV_STATE": "unregistered"})
+        for mdev in list(parent.mdevs):
+            await self.remove(mdev)
+        self.parents_class.leave(parent.device)
+        del self.parents[parent.device.name]
+        parent.device.groups = tuple(group for group in parent.device.groups if group != parent.entries)
+        parent.device.refresh()
+
+    def _mdev_driver(self, hooks: VendorHooks) -> MdevDriver:
+        name = hooks.mdev_driver(self.core.kernel)
+        driver = self.bus.drivers.get(name)
+        if driver is None:
+            driver = MdevDriver(name, self.bus, self.core.module(hooks.name), hooks, self.vfio)
+            self.bus.add_driver(driver)
+        assert isinstance(driver, MdevDriver)
+        return driver
+
+    # -- create
+
+    async def create_store(self, kind: Type, data: bytes) -> None:
+        """A write to `create`; a refusal is the type's last verdict."""
+        try:
+            await self.create(kind, self._parse(data))
+        except Refusal as refusal:
+            if isinstance(refusal, Refused | RefusedVerdict):
+                text = data.removesuffix(b"\n").decode("latin-1")
+                kind.last_verdict = self.journal.record("create", kind.path, text, refusal.verdict)
+            raise
+
+    def _parse(self, data: bytes) -> str:
+        # mdev_sysfs.c create_store: 36 or 37 bytes, of which the last one is never looked at.
+        if len(data) not in (UUID_LENGTH, UUID_LENGTH + 1) or not _UUID.match(data[:UUID_LENGTH]):
+            raise Refused(
+                "uuid-malformed",
+                rule="a UUID of 36 characters, and at most one further byte, must be written to create",
+                source=data[:64].decode("latin-1"),
+                side="source",
+                mend="write a UUID such as uuidgen prints",
+            )
+        return data[:UUID_LENGTH].decode().lower()
+
+    async def create(self, kind: Type, uuid: str, params: dict[str, Value] | None = None) -> Mdev:
+        """mdev_device_create: all or nothing.
+
+        Raises Refused: EEXIST for a UUID in use, EUSERS when the core's count is used up, ENOSPC when the driver
+        says so; whatever else the driver's probe raises.
+        """
+        parent = kind.parent
+        if parent.gone:
+            raise KernelError(errno.ENODEV)
+        if uuid in self.bus.devices or uuid in self._coming:
+            self._refuse_duplicate(uuid)
+        limit = parent.driver.max_instances
+        if limit is not None and parent.count >= limit:
+            rule = f"{parent.name} has room for {limit} mdevs of all types together"
+            raise Refused("no-instances", errno.EUSERS, rule=rule, side="target", mend="remove an mdev first")
+        parent.count += 1
+        self._coming.add(uuid)
+        try:
+            mdev = Mdev(uuid, kind, self.bus, params)
+            await self._bring_up(mdev)
+        except BaseException:
+            parent.count -= 1
+            raise
+        finally:
+            self._coming.discard(uuid)
+        return mdev
+
+    def _refuse_duplicate(self, uuid: str) -> NoReturn:
+        owner = self.bus.devices.get(uuid)
+        where = f" on {owner.above.path}" if owner is not None and owner.above is not None else ""
+        raise Refused(
+            "uuid-exists",
+            errno.EEXIST,
+            rule=f"an mdev of this UUID exists{where}",
+            source=uuid,
+            side="source",
+            mend="write another UUID, or remove that mdev first",
+        )
+
+    async def _bring_up(self, mdev: Mdev) -> None:
+        """Probe, then everything that makes it visible, then nothing that can fail.
+
+        The kernel shows the directory before the probe; nobody can look in between unless the probe is slow, and
+        then a half-made mdev helps no one. The events are the kernel's, in its order.
+        """
+        driver = self._mdev_driver(mdev.parent.driver)
+        # `add` comes before `add` of VFIO's devices, which the probe announces.
+        mdev.send("add")
+        try:
+            await driver.probe(mdev)
+        except BaseException:
+            mdev.send("remove")
+            raise
+        driver.link(mdev)
+        mdev.above.adopt(mdev)  # type: ignore[union-attr]
+        self.core.tree.changed(mdev.above.path, mdev.name)  # type: ignore[union-attr]
+        self.bus.join(mdev)
+        mdev.send("bind")
+        mdev.type.mdevs[mdev.name] = mdev
+        self.core.tree.changed(f"{mdev.type.path}/devices", mdev.name)
+
+    # -- remove
+
+    async def remove_store(self, mdev: Mdev, data: bytes) -> None:
+        """A write to `remove`: anything but 0 removes. Every mistake is EINVAL, a number too large included."""
+        try:
+            wanted = kstrtoull(data)
+        except KernelError:
+            raise KernelError(errno.EINVAL) from None
+        if wanted:
+            await self.remove(mdev)
+
+    async def remove(self, mdev: Mdev) -> None:
+        """mdev_device_remove. Raises KernelError ENODEV when it is being removed already; whatever the driver's
+        remove raises, and then the mdev stays as it was."""
+        if mdev.removing:
+            raise KernelError(errno.ENODEV)
+        mdev.removing = True
+        mdev.refresh()
+        try:
+            if mdev.driver is not None:
+                await mdev.driver.release(mdev)
+        except MdevfsError:
+            mdev.removing = False
+            mdev.refresh()
+            raise
+        tree, kind = self.core.tree, mdev.type
+        del kind.mdevs[mdev.name]
+        tree.changed(f"{kind.path}/devices", mdev.name)
+        mdev.unregister()
+        kind.parent.count -= 1
+
+    def all(self) -> Iterable[Mdev]:
+        """Every mdev of the host."""
+        return (one for one in self.bus.devices.values() if isinstance(one, Mdev))

@@ -1,0 +1,112 @@
+"""What the mdev core needs of a vendor driver. `mdevfs.vendor` makes it out of what an author writes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from mdevfs.bus.device import Device
+from mdevfs.bus.kernel import Kernel
+from mdevfs.bus.subsystem import Bus, Driver, Module
+from mdevfs.migration.verdict import Verdict
+from mdevfs.sysfs.entries import Entry
+
+if TYPE_CHECKING:
+    from mdevfs.bus.vfio import VfioCore
+    from mdevfs.mdev.mdev import Mdev
+    from mdevfs.mdev.parent import Parent
+    from mdevfs.mdev.types import MdevType, Type
+
+
+class VendorHooks(Protocol):
+    """A vendor driver as the core calls it; every call raises MdevfsError and nothing else."""
+
+    @property
+    def name(self) -> str:
+        """The parent's driver, and the prefix of the type-ids."""
+
+    @property
+    def max_instances(self) -> int | None:
+        """How many mdevs the core itself allows per parent, all types together; None: the driver counts."""
+
+    @property
+    def migrates(self) -> bool:
+        """Whether the handshake's attributes are there."""
+
+    def mdev_driver(self, kernel: Kernel) -> str:
+        """The name of the driver that its mdevs are bound to."""
+
+    def shows_name(self, kernel: Kernel) -> bool:
+        """Whether types have a `name` file."""
+
+    def types(self, parent: Parent) -> Sequence[MdevType]:
+        """The types that this parent offers, in the driver's order."""
+
+    def available(self, type: Type) -> int:
+        """What `available_instances` shows."""
+
+    def claim(self, type: Type) -> None:
+        """Raises Refused when the driver has no room for one more."""
+
+    def probe(self, mdev: Mdev) -> None | Awaitable[None]:
+        """Makes the mdev."""
+
+    def remove(self, mdev: Mdev) -> None | Awaitable[None]:
+        """Unmakes it."""
+
+    def mdev_entries(self, mdev: Mdev) -> Mapping[str, Entry]:
+        """The driver's own attributes of an mdev."""
+
+    def type_entries(self, type: Type) -> Mapping[str, Entry]:
+        """The driver's own attributes of a type."""
+
+    def parent_entries(self, parent: Parent) -> Mapping[str, Entry]:
+        """The driver's own attributes of a parent."""
+
+    def migration_string(self, device: Mdev | Type | Parent) -> str | Awaitable[str]:
+        """What the device says of itself."""
+
+    def check(self, device: Mdev | Type | Parent, source: str) -> Verdict | Awaitable[Verdict]:
+        """Whether the device takes state of `source`."""
+
+
+class MdevDriver(Driver):
+    """`bus/mdev/drivers/<name>`: binds mdevs when they are created. mdev_bus has no match for an mdev that was
+    unbound (6.1, `mdev_match`), so `bind` answers ENODEV for ever."""
+
+    __slots__ = ("hooks", "vfio")
+
+    def __init__(self, name: str, bus: Bus, module: Module, hooks: VendorHooks, vfio: VfioCore) -> None:
+        super().__init__(name, bus, module)
+        self.hooks = hooks
+        self.vfio = vfio
+
+    async def probe(self, device: Device) -> None:
+        """The vendor's claim and probe, then VFIO's devices; on failure all counts are as they were."""
+        mdev: Mdev = device  # type: ignore[assignment]
+        kind = mdev.type
+        if self.hooks.max_instances is None:
+            self.hooks.claim(kind)
+        self._count(kind, 1)
+        try:
+            pending = self.hooks.probe(mdev)
+            if pending is not None:
+                await pending
+        except BaseException:
+            self._count(kind, -1)
+            raise
+        self.vfio.attach(mdev, emulated=True)
+
+    async def remove(self, device: Device) -> None:
+        """The vendor's remove, then VFIO's devices. If the vendor's raises, nothing has changed."""
+        mdev: Mdev = device  # type: ignore[assignment]
+        pending = self.hooks.remove(mdev)
+        if pending is not None:
+            await pending
+        self.vfio.detach(mdev, emulated=True)
+        self._count(mdev.type, -1)
+
+    @staticmethod
+    def _count(kind: Type, change: int) -> None:
+        kind.bound += change
+        kind.parent.used += change * kind.spec.weight

@@ -1,0 +1,71 @@
+"""A created mediated device: `<parent>/<uuid>` (drivers/vfio/mdev/mdev_core.c, mdev_sysfs.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING
+
+from mdevfs.bus.device import Device
+from mdevfs.bus.subsystem import Subsystem
+from mdevfs.migration.handshake import verdict_entries, version_entry
+from mdevfs.migration.parameters import Value
+from mdevfs.migration.verdict import Journal, Record, Verdict
+from mdevfs.sysfs.entries import Attribute, Entry, Link, relative
+
+if TYPE_CHECKING:
+    from mdevfs.mdev.parent import Parent
+    from mdevfs.mdev.types import Type
+
+
+class Mdev(Device):
+    """One mdev. `data` is the vendor driver's own; `removing` from the write to `remove` on."""
+
+    __slots__ = ("_params", "data", "last_verdict", "removing", "string", "type")
+
+    def __init__(self, uuid: str, type: Type, bus: Subsystem, params: dict[str, Value] | None = None) -> None:
+        super().__init__(uuid, type.parent.device, bus)
+        self.type = type
+        self.data: object = None
+        self.last_verdict: Record | None = None
+        self.removing = False
+        self.string: str | None = None
+        self._params = params
+
+    @property
+    def uuid(self) -> str:
+        """Lower case, with dashes."""
+        return self.name
+
+    @property
+    def parent(self) -> Parent:
+        """The parent that it was created on."""
+        return self.type.parent
+
+    @property
+    def params(self) -> Mapping[str, Value]:
+        """The migration parameters it was made with, where they differ from the model's."""
+        return self._params if self._params is not None else self.type.spec.params
+
+    @property
+    def journal(self) -> Journal:
+        return self.parent.mdev_core.journal
+
+    def entries(self) -> dict[str, Entry]:
+        core, driver = self.parent.mdev_core, self.parent.driver
+        entries = super().entries()
+        entries["mdev_type"] = Link(relative(self.path, self.type.path), self.type.salt)
+        if not self.removing:
+            entries["remove"] = Attribute(store=lambda data: core.remove_store(self, data))
+        if self.driver is not None:
+            entries.update(driver.mdev_entries(self))
+            if driver.migrates and "migration_version" in core.interfaces:
+                entries |= version_entry(self)
+            if "verdicts" in core.interfaces:
+                entries |= verdict_entries(self, driver.migrates)
+        return entries
+
+    def migration_string(self) -> str | Awaitable[str]:
+        return self.parent.driver.migration_string(self)
+
+    def check_source(self, source: str) -> Verdict | Awaitable[Verdict]:
+        return self.parent.driver.check(self, source)

@@ -1,0 +1,63 @@
+"""Parents: devices that offer mdev types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from mdevfs.bus.core import Core
+from mdevfs.bus.device import Device
+from mdevfs.bus.kobject import Directories, Kobject
+from mdevfs.sysfs.entries import Entry, Overlay
+
+if TYPE_CHECKING:
+    from mdevfs.mdev.core import MdevCore
+    from mdevfs.mdev.driver import VendorHooks
+    from mdevfs.mdev.mdev import Mdev
+    from mdevfs.mdev.types import Type
+
+
+class Parent:
+    """A device with types. `count` is the core's number of mdevs, `used` the weight that the bound ones take.
+
+    `settings` are the driver's settings of this device, `data` is the driver's own.
+    """
+
+    def __init__(self, device: Device, driver: VendorHooks, settings: object, mdev_core: MdevCore) -> None:
+        self.device = device
+        self.driver = driver
+        self.settings = settings
+        self.mdev_core = mdev_core
+        self.data: object = None
+        self.count = 0
+        self.used = 0
+        self.types: dict[str, Type] = {}
+        self.types_folder = Kobject("mdev_supported_types", device, next(self.core.salts))
+        self.gone = False
+
+    @property
+    def core(self) -> Core:
+        return self.device.core
+
+    @property
+    def name(self) -> str:
+        """As `class/mdev_bus` lists it: `0000:00:02.0`, `mtty`."""
+        return self.device.name
+
+    @property
+    def path(self) -> str:
+        return self.device.path
+
+    @property
+    def mdevs(self) -> Iterator[Mdev]:
+        """Every mdev on it, oldest first."""
+        from mdevfs.mdev.mdev import Mdev
+
+        return (child for child in self.device.children.values() if isinstance(child, Mdev))
+
+    def entries(self) -> Mapping[str, Entry]:
+        """What being a parent adds to the device's directory."""
+        return {
+            "mdev_supported_types": Overlay(Directories(self.types), salt=self.types_folder.salt),
+            **self.driver.parent_entries(self),
+        }

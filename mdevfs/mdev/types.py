@@ -1,0 +1,107 @@
+"""Types: what a parent offers, one directory each in `mdev_supported_types` (drivers/vfio/mdev/mdev_sysfs.c)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from mdevfs.bus.kobject import Kobject, Links
+from mdevfs.errors import InputError
+from mdevfs.migration.handshake import verdict_entries, version_entry
+from mdevfs.migration.parameters import Value
+from mdevfs.migration.verdict import Journal, Record, Verdict
+from mdevfs.sysfs.entries import Attribute, Entry, Overlay
+
+if TYPE_CHECKING:
+    from mdevfs.mdev.parent import Parent
+
+DEVICE_APIS = ("vfio-pci", "vfio-platform", "vfio-amba", "vfio-ccw", "vfio-ap")
+
+
+@frozen
+class MdevType:
+    """What a vendor driver declares; the type-id is `<driver>-<suffix>`.
+
+    `name` and `description` are the texts of those files (without the last newline; no description: no file).
+    `instances` limits this type alone; `weight` is what one mdev takes from the driver's pool; `params` are the
+    migration parameters that the type fixes; `data` is the driver's own.
+    """
+
+    suffix: str
+    name: str | None = None
+    device_api: str = "vfio-pci"
+    description: str | None = None
+    instances: int | None = None
+    weight: int = 1
+    params: Mapping[str, Value] = field(factory=dict)
+    data: object = None
+
+    def __attrs_post_init__(self) -> None:
+        wrong = []
+        if not re.fullmatch(r"[^/\s]+", self.suffix):
+            wrong.append(f"type {self.suffix!r}: a type's name is not empty and holds no '/' and no white space")
+        if self.device_api not in DEVICE_APIS:
+            wrong.append(f"type {self.suffix}: device_api {self.device_api!r} is not one of {', '.join(DEVICE_APIS)}")
+        if self.weight < 1:
+            wrong.append(f"type {self.suffix}: weight {self.weight} is less than 1")
+        if wrong:
+            raise InputError(wrong)
+
+
+class Type(Kobject):
+    """One type of one parent. `bound` counts its mdevs that a driver holds, those on their way included."""
+
+    __slots__ = ("bound", "last_verdict", "mdevs", "parent", "spec", "string")
+
+    def __init__(self, parent: Parent, spec: MdevType, type_id: str) -> None:
+        super().__init__(type_id, parent.types_folder, next(parent.core.salts))
+        self.parent = parent
+        self.spec = spec
+        self.mdevs: dict[str, Kobject] = {}
+        self.bound = 0
+        self.last_verdict: Record | None = None
+        self.string: str | None = None
+
+    @property
+    def type(self) -> Type:
+        """Itself, so that a hook may be asked about a type as about an mdev."""
+        return self
+
+    @property
+    def params(self) -> Mapping[str, Value]:
+        """The migration parameters that an mdev of this type is made with, where they differ from the model's."""
+        return self.spec.params
+
+    @property
+    def journal(self) -> Journal:
+        return self.parent.mdev_core.journal
+
+    def entries(self) -> dict[str, Entry]:
+        """As the kernel names them, and the proposals' families that are on and that the driver serves."""
+        spec, driver, core = self.spec, self.parent.driver, self.parent.mdev_core
+        entries: dict[str, Entry] = {
+            "create": Attribute(store=lambda data: core.create_store(self, data)),
+            "available_instances": Attribute(lambda: f"{driver.available(self)}\n"),
+            "device_api": Attribute(lambda: f"{spec.device_api}\n"),
+            "devices": Overlay(Links(f"{self.path}/devices", self.mdevs)),
+        }
+        if driver.shows_name(self.parent.core.kernel):
+            entries["name"] = Attribute(lambda: f"{spec.name if spec.name is not None else self.name}\n")
+        if (description := spec.description) is not None:
+            entries["description"] = Attribute(lambda: f"{description}\n")
+        if driver.migrates and "migration_version" in core.interfaces:
+            entries |= version_entry(self)
+        if "verdicts" in core.interfaces:
+            entries |= verdict_entries(self, driver.migrates)
+        return {**entries, **driver.type_entries(self)}
+
+    def migration_string(self) -> str | Awaitable[str]:
+        return self.parent.driver.migration_string(self)
+
+    def check_source(self, source: str) -> Verdict | Awaitable[Verdict]:
+        return self.parent.driver.check(self, source)
+
+

@@ -1,0 +1,1 @@
+"""The handshake: strings, device models, verdicts and their reasons, the catalogue of codes."""

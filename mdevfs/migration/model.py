@@ -1,0 +1,141 @@
+"""Device models: hardware interface, device state representation and migration parameters under one name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+
+from attrs import field, frozen
+
+from mdevfs.errors import InputError
+from mdevfs.migration.parameters import Parameter, Value
+from mdevfs.migration.verdict import YES, Reason, Verdict
+
+_NAME = re.compile(r"[A-Za-z0-9.-]+(/[A-Za-z0-9._:-]+)+\Z")
+
+Values = Mapping[str, Value]
+
+
+@frozen(eq=False)
+class DeviceModel:
+    """A model such as `vendor-a.com/my-nic`; `versions` name sets of parameter values, the last is the latest.
+
+    Raises InputError with every mistake of an impossible model.
+    """
+
+    name: str
+    params: Sequence[Parameter] = ()
+    versions: Mapping[str, Values] = field(factory=dict)
+    parameters: dict[str, Parameter] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "parameters", {param.name: param for param in self.params})
+        if found := self._mistakes():
+            raise InputError(f"device model {self.name!r}: {mistake}" for mistake in found)
+
+    def _mistakes(self) -> list[str]:
+        found = [] if _NAME.match(self.name) else ["its name is not a domain name and a path (vendor-a.com/my-nic)"]
+        names = [param.name for param in self.params]
+        found += [f"two parameters are called {name}" for name in sorted({n for n in names if names.count(n) > 1})]
+        for param in self.params:
+            found += param.mistakes()
+        for version, values in self.versions.items():
+            for name, value in values.items():
+                known = self.parameters.get(name)
+                if known is None:
+                    near = difflib.get_close_matches(name, names, 1)
+                    hint = f", did you mean {near[0]}?" if near else ""
+                    found.append(f"version {version} names the unknown parameter {name}{hint}")
+                elif not known.allows(value):
+                    found.append(f"version {version}: {name}={value!r} is not allowed ({known.rule()})")
+        return found
+
+    def initial(self, changes: Values | None = None) -> dict[str, Value]:
+        """Every parameter's value in a device that was made with nothing but `changes`."""
+        return {param.name: param.init for param in self.params} | dict(changes or {})
+
+    def write(self, values: Values) -> str:
+        """The migration_version string: the model's name, then every parameter that is not off, by name."""
+        on = (p for p in self.params if p.off is None or values[p.name] != p.off)
+        return ",".join([self.name, *sorted(f"{p.name}={p.format(values[p.name])}" for p in on)])
+
+    def check(self, values: Values, source: str) -> Verdict:
+        """Whether state of a device that says `source` loads into one with these values; every reason if not."""
+        if source == self.write(values):
+            return YES
+        name, _, rest = source.partition(",")
+        if name != self.name:
+            return Verdict.no([self._other_model(name)])
+        return Verdict.no(self._compare(values, rest.split(",") if rest else []))
+
+    def _other_model(self, name: str) -> Reason:
+        if not _NAME.match(name):
+            return Reason(
+                "string-malformed",
+                "the string does not begin with a device model's name",
+                source=name,
+                target=self.name,
+                side="source",
+                mend="write what the source's migration_version reads",
+            )
+        return Reason(
+            "model-differs",
+            "the device models differ",
+            source=name,
+            target=self.name,
+            mend=f"choose a target of the model {name}",
+        )
+
+    def _compare(self, values: Values, items: Sequence[str]) -> list[Reason]:
+        reasons: list[Reason] = []
+        seen: set[str] = set()
+        for item in items:
+            name, equals, text = item.partition("=")
+            if not equals or not name:
+                rule = f"{item!r} is not of the form parameter=value"
+                reasons.append(Reason("string-malformed", rule, source=item, side="source"))
+            elif name in seen:
+                rule = "the string gives this parameter twice"
+                reasons.append(Reason("parameter-repeated", rule, name, source=text, side="source"))
+            else:
+                seen.add(name)
+                reasons += self._compare_one(name, text, values)
+        return reasons + [self._missing(p, values) for p in self.params if self._needs(p, values, seen)]
+
+    def _compare_one(self, name: str, text: str, values: Values) -> list[Reason]:
+        param = self.parameters.get(name)
+        if param is None:
+            rule = "the target's device model has no such parameter"
+            mend = f"switch {name} off at the source, or choose a newer target"
+            return [Reason("parameter-unknown", rule, name, source=text, side="target", mend=mend)]
+        target = param.format(values[name])
+        try:
+            value = param.parse(text)
+        except ValueError as error:
+            return [Reason("value-malformed", str(error), name, text, target, side="source")]
+        if not param.allows(value):
+            rule = f"the target allows {param.rule()}"
+            return [Reason("value-not-allowed", rule, name, text, target, side="target")]
+        if not param.accepts(value, values[name]):
+            return [self._differs(param, text, target)]
+        return []
+
+    @staticmethod
+    def _differs(param: Parameter, source: str, target: str) -> Reason:
+        rule = "the target's set must contain the source's" if param.type == "set" else "the values must be equal"
+        mend = f"make the target with {param.name}={source}"
+        return Reason("value-differs", rule, param.name, source, target, side="target", mend=mend)
+
+    @staticmethod
+    def _needs(param: Parameter, values: Values, seen: set[str]) -> bool:
+        if param.name in seen:
+            return False
+        return param.off is None or not param.accepts(param.off, values[param.name])
+
+    def _missing(self, param: Parameter, values: Values) -> Reason:
+        target = param.format(values[param.name])
+        if param.off is not None:
+            return self._differs(param, param.format(param.off), target)
+        rule = "the source does not say it, and it has no off value"
+        return Reason("parameter-missing", rule, param.name, target=target, side="source")

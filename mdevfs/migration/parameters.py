@@ -1,0 +1,131 @@
+"""Migration parameters: named, typed values that must match between source and target (VFIO Migration, RFC v3)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from attrs import field, frozen
+
+Value = bool | int | str | frozenset[str]
+
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,19})\Z")
+_SAFE = re.compile(r"[^A-Za-z0-9._:/@-]")
+_ESCAPED = re.compile(r"%([0-9A-F]{2})")
+
+
+def quote(text: str) -> str:
+    """A value as it stands in a string: what is not plain becomes %XX of its UTF-8 bytes."""
+    return _SAFE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), text)
+
+
+def unquote(text: str) -> str:
+    """Undoes `quote`. Raises ValueError for anything that `quote` does not write."""
+    raw = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+    value = raw.encode("latin-1").decode("utf-8")
+    if quote(value) != text:
+        raise ValueError(f"{text!r} is not in its canonical form")
+    return value
+
+
+@frozen
+class Parameter:
+    """What all kinds share. `off` is the value that means what the device did before the parameter existed; None: it
+    cannot be switched off. `allowed` None: every value of its type."""
+
+    name: str
+    init: Value
+    off: Value | None = None
+    allowed: Collection[Value] | None = None
+    doc: str = ""
+    type: str = field(init=False, default="str")
+
+    def parse(self, text: str) -> Value:
+        """The value that a string's text means. Raises ValueError."""
+        return unquote(text)
+
+    def format(self, value: Value) -> str:
+        """The one way to write a value."""
+        return quote(str(value))
+
+    def allows(self, value: Value) -> bool:
+        """Whether this device can have that value."""
+        return self.allowed is None or value in self.allowed
+
+    def accepts(self, source: Value, target: Value) -> bool:
+        """Whether state of a device with the value `source` loads where the value is `target`."""
+        return source == target
+
+    def rule(self) -> str:
+        """What `allowed` says, in words."""
+        if self.allowed is None:
+            return f"any {self.type}"
+        if isinstance(self.allowed, range):
+            return f"{self.allowed.start} to {self.allowed.stop - 1}"
+        return "one of " + ", ".join(self.format(value) for value in self.allowed)
+
+    def mistakes(self) -> list[str]:
+        """What is impossible about it."""
+        found = []
+        if not self.name or re.search(r"[=/,\s]", self.name) or not self.name.isprintable():
+            found.append(f"parameter name {self.name!r} is empty or holds '=', '/', ',' or white space")
+        for what, value in (("init", self.init), ("off", self.off)):
+            if value is not None and not self.allows(value):
+                found.append(f"{self.name}: {what} value {value!r} is not allowed ({self.rule()})")
+        return found
+
+
+@frozen
+class Int(Parameter):
+    """An integer; `allowed` is a range or a collection of numbers."""
+
+    type: str = field(init=False, default="int")
+
+    def parse(self, text: str) -> Value:
+        if not _INTEGER.match(text) or text == "-0":
+            raise ValueError(f"{text!r} is not a decimal integer")
+        return int(text)
+
+
+@frozen
+class Bool(Parameter):
+    """`on` or `off`."""
+
+    type: str = field(init=False, default="bool")
+
+    def parse(self, text: str) -> Value:
+        if text not in ("on", "off"):
+            raise ValueError(f"{text!r} is neither on nor off")
+        return text == "on"
+
+    def format(self, value: Value) -> str:
+        return "on" if value else "off"
+
+
+@frozen
+class Str(Parameter):
+    """A text without a newline."""
+
+
+@frozen
+class Set(Parameter):
+    """A set of words, such as a crypto card's services: the target's must contain the source's."""
+
+    type: str = field(init=False, default="set")
+
+    def parse(self, text: str) -> Value:
+        words = text.split("+") if text else []
+        if words != sorted(set(words)) or "" in words:
+            raise ValueError(f"{text!r} is not a sorted list of words joined by +")
+        return frozenset(unquote(word) for word in words)
+
+    def format(self, value: Value) -> str:
+        assert isinstance(value, frozenset)
+        return "+".join(sorted(quote(word) for word in value))
+
+    def allows(self, value: Value) -> bool:
+        return self.allowed is None or (isinstance(value, frozenset) and value <= set(self.allowed))
+
+    def accepts(self, source: Value, target: Value) -> bool:
+        assert isinstance(source, frozenset) and isinstance(target, frozenset)
+        return source <= target

@@ -1,0 +1,163 @@
+"""Verdicts: compatible, or every reason why not, each with a code of the catalogue."""
+
+from __future__ import annotations
+
+import errno as _errno
+import itertools
+import json
+import logging
+import time
+from collections.abc import Iterable
+from typing import Literal
+
+from attrs import field, frozen
+
+from mdevfs.errors import MdevfsError, Refusal, escape
+
+log = logging.getLogger(__name__)
+
+Side = Literal["source", "target", "both"]
+Operation = Literal["handshake", "create", "parameter", "load"]
+
+
+@frozen
+class Reason:
+    """One reason for a no. `source` and `target` are both sides' values, `rule` a sentence, `mend` what to do."""
+
+    code: str
+    rule: str
+    parameter: str | None = None
+    source: str | None = None
+    target: str | None = None
+    side: Side = "both"
+    mend: str | None = None
+
+    def sentence(self) -> str:
+        """The reason on one line, safe for logs and terminals."""
+        about = f"{self.parameter}: " if self.parameter else ""
+        values = ""
+        if self.source is not None or self.target is not None:
+            values = f" (source {_quoted(self.source)}, target {_quoted(self.target)})"
+        return f"{self.code}: {about}{self.rule}{values}"
+
+
+def _quoted(value: str | None) -> str:
+    return f'"{escape(value)[:200]}"' if value is not None else "none"
+
+
+@frozen
+class Verdict:
+    """The outcome of a check; without reasons it is a yes. `errno` is what the refused write answers."""
+
+    reasons: tuple[Reason, ...] = ()
+    errno: int = _errno.EINVAL
+
+    @property
+    def compatible(self) -> bool:
+        return not self.reasons
+
+    @classmethod
+    def no(cls, reasons: Iterable[Reason], errno: int = _errno.EINVAL) -> Verdict:
+        """A refusal for these reasons; a yes if there are none."""
+        return cls(tuple(reasons), errno)
+
+
+YES = Verdict()
+
+
+class Refused(Refusal):
+    """What a vendor driver raises to say no: a code of the catalogue, an errno, and the reason's parts.
+
+    >>> raise Refused("no-instances", errno.ENOSPC, rule="the aperture is used up", side="target")
+    """
+
+    def __init__(
+        self,
+        code: str,
+        errno: int = _errno.EINVAL,
+        *,
+        rule: str,
+        parameter: str | None = None,
+        source: str | None = None,
+        target: str | None = None,
+        side: Side = "both",
+        mend: str | None = None,
+    ) -> None:
+        reason = Reason(code, rule, parameter, source, target, side, mend)
+        super().__init__(reason.sentence())
+        self.code = code
+        self.errno = errno
+        self.reason = reason
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict((self.reason,), self.errno)
+
+
+class RefusedVerdict(Refusal):
+    """A verdict with reasons, on its way back up the stairs as an errno."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__("; ".join(reason.sentence() for reason in verdict.reasons))
+        self.verdict = verdict
+        self.code = verdict.reasons[0].code
+        self.errno = verdict.errno
+
+
+@frozen
+class Record:
+    """A verdict as it was given: who was asked what, when."""
+
+    seq: int
+    time: float
+    operation: Operation
+    target: str
+    source: str
+    verdict: Verdict = field(default=YES)
+
+    def json(self) -> str:
+        """The object that `mdevfs/last_verdict` and `mdevfs/check` show, and a newline."""
+        verdict = self.verdict
+        document = {
+            "schema": 1,
+            "seq": self.seq,
+            "time": self.time,
+            "operation": self.operation,
+            "target": self.target,
+            "source": self.source,
+            "compatible": verdict.compatible,
+            "errno": None if verdict.compatible else _errno.errorcode.get(verdict.errno, str(verdict.errno)),
+            "reasons": [
+                {
+                    "code": reason.code,
+                    "parameter": reason.parameter,
+                    "source": reason.source,
+                    "target": reason.target,
+                    "rule": reason.rule,
+                    "side": reason.side,
+                    "mend": reason.mend,
+                }
+                for reason in verdict.reasons
+            ],
+        }
+        return json.dumps(document) + "\n"
+
+
+class Journal:
+    """Numbers a host's verdicts and logs its refusals."""
+
+    def __init__(self) -> None:
+        self._seq = itertools.count(1)
+
+    def record(self, operation: Operation, target: str, source: str, verdict: Verdict) -> Record:
+        """A record of this verdict; `target` is the path of who was asked, `source` what was written."""
+        record = Record(next(self._seq), time.time(), operation, target, source, verdict)
+        if verdict.reasons:
+            reasons = "; ".join(reason.sentence() for reason in verdict.reasons)
+            log.info('%s: %s of "%s" refused: %s', target, operation, escape(source)[:200], reasons)
+        return record
+
+
+def fault_verdict(error: MdevfsError) -> Verdict:
+    """The verdict on a check that could not be made because the driver broke; it was logged where it happened."""
+    return Verdict((Reason("driver-fault", str(error), side="target", mend="mend the vendor driver"),), error.errno)

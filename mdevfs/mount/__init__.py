@@ -1,0 +1,1 @@
+"""pyfuse3: a sysfs tree served to the kernel, and the life of the mount."""

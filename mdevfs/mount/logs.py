@@ -1,0 +1,35 @@
+"""Where the server logs: a file, the terminal, or syslog for a server in the background."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+from pathlib import Path
+
+from mdevfs.errors import InputError
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def configure(log_file: Path | None, debug: bool, foreground: bool) -> None:
+    """Sets the process's logging up once. Raises InputError when `log_file` cannot be opened."""
+    logger = logging.getLogger("mdevfs")
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    handlers: list[logging.Handler] = []
+    if log_file is not None:
+        try:
+            handlers.append(logging.FileHandler(log_file))
+        except OSError as error:
+            raise InputError(f"--log-file {log_file}: {error.strerror}") from None
+    elif foreground or not Path("/dev/log").is_socket():
+        handlers.append(logging.StreamHandler())
+    else:
+        handlers.append(logging.handlers.SysLogHandler("/dev/log"))
+        # Until the mount answers, warnings about the host belong to whoever waits at the terminal.
+        handlers.append(logging.StreamHandler())
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(FORMAT))
+        logger.addHandler(handler)
+    logger.propagate = False
+    for other in ("pyfuse3", "trio"):
+        logging.getLogger(other).handlers = list(logger.handlers)

@@ -1,0 +1,301 @@
+"""The handlers: one request of the kernel each, answered from the tree. Only here does FUSE meet sysfs.
+
+Every handler is wrapped once (`guarded`): a MdevfsError becomes its errno, anything else a logged traceback and EIO,
+because pyfuse3 ends its loop, and with it the mount, on every other exception.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import stat
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError
+
+from mdevfs.errors import KernelError, MdevfsError
+from mdevfs.mount.listing import Listing
+from mdevfs.sysfs.entries import Link
+from mdevfs.sysfs.files import POLL_IDLE, File
+from mdevfs.sysfs.tree import Memory, Node, Tree
+
+log = logging.getLogger("mdevfs.mount")
+
+# Seconds. Every change goes through this process, which tells the kernel before it answers (`settle`).
+FOREVER = 86400.0
+MAX_SIZE = 2**31  # truncate beyond it is EFBIG: kernfs keeps s_maxbytes at MAX_NON_LFS
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Handler = Callable[Concatenate["SysfsOperations", P], Coroutine[Any, Any, R]]
+
+
+def guarded(handler: Handler[P, R]) -> Handler[P, R]:
+    """The one wrapper of every handler."""
+
+    @functools.wraps(handler)
+    async def wrapper(self: SysfsOperations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await handler(self, *args, **kwargs)
+        except FUSEError:
+            raise
+        except MdevfsError as error:
+            raise FUSEError(error.errno) from None
+        except Exception:
+            log.exception("%s%r", handler.__name__, args[:2])
+            raise FUSEError(errno.EIO) from None
+
+    return wrapper
+
+
+def _never(code: int) -> Callable[..., Coroutine[Any, Any, NoReturn]]:
+    async def refuse(*_: object) -> NoReturn:
+        raise FUSEError(code)
+
+    return refuse
+
+
+class SysfsOperations(pyfuse3.Operations):
+    """A tree, as the kernel asks for it."""
+
+    supports_dot_lookup = True
+    enable_acl = False
+    enable_writeback_cache = False
+
+    def __init__(self, tree: Tree) -> None:
+        super().__init__()
+        self.tree = tree
+        self._files: dict[int, File] = {}
+        self._listings: dict[int, Listing] = {}
+        self._next_handle = 0
+        self._settling = trio.Lock()
+
+    # -- names and attributes
+
+    def _node(self, inode: int) -> Node:
+        node = self.tree.nodes.get(inode)
+        if node is None:
+            raise KernelError(errno.ESTALE)
+        return node
+
+    def attributes(self, node: Node) -> EntryAttributes:
+        """What stat shows of a node."""
+        attr = EntryAttributes()
+        attr.st_ino = node.inode
+        memory = node.memory
+        attr.st_mode = memory.mode if memory is not None else node.mode
+        attr.st_uid = memory.uid if memory is not None else self.tree.uid
+        attr.st_gid = memory.gid if memory is not None else self.tree.gid
+        attr.st_atime_ns = memory.atime if memory is not None else node.loaded
+        attr.st_mtime_ns = memory.mtime if memory is not None else node.loaded
+        attr.st_ctime_ns = memory.ctime if memory is not None else node.loaded
+        attr.st_size = 0 if stat.S_ISDIR(node.mode) or stat.S_ISLNK(node.mode) else node.size
+        attr.st_nlink = node.links()
+        attr.st_blksize = 4096
+        attr.st_blocks = 0
+        attr.entry_timeout = attr.attr_timeout = 0 if node.dead else FOREVER
+        return attr
+
+    @guarded
+    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> EntryAttributes:
+        parent = self._node(parent_inode)
+        if name == b".":
+            node = parent
+        elif name == b"..":
+            node = parent.parent or parent
+        else:
+            node = self.tree.child(parent, os.fsdecode(name))
+        attr = self.attributes(node)
+        node.lookups += 1
+        return attr
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for inode, count in inode_list:
+            self.tree.forget(inode, count)
+
+    @guarded
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> EntryAttributes:
+        return self.attributes(self._node(inode))
+
+    @guarded
+    async def setattr(
+        self,
+        inode: int,
+        attr: EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> EntryAttributes:
+        node = self._node(inode)
+        if fields.update_size and attr.st_size >= MAX_SIZE:
+            raise KernelError(errno.EFBIG)
+        kept = (fields.update_mode, fields.update_uid, fields.update_gid, fields.update_atime, fields.update_mtime)
+        if any(kept):
+            _remember(self.tree.remember(node), attr, fields)
+        return self.attributes(node)
+
+    @guarded
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        entry = self._node(inode).entry
+        if not isinstance(entry, Link):
+            raise KernelError(errno.EINVAL)
+        return os.fsencode(entry.target)
+
+    @guarded
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = 4096
+        data.f_namemax = 255
+        return data
+
+    # -- open files
+
+    @guarded
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> FileInfo:
+        if flags == os.O_RDONLY and not self._node(inode).permissions & 0o444:
+            # Without O_LARGEFILE it is no open(2) but the kernel's own, for FS_IOC_GETFLAGS (fuse_priv_ioctl_prepare).
+            raise KernelError(errno.ENOTTY)
+        file = await self.tree.open(self._node(inode), flags)
+        self._next_handle = handle = self._next_handle + 1
+        self._files[handle] = file
+        return FileInfo(fh=handle, direct_io=True)
+
+    @guarded
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        return await self._files[fh].read(off, size)
+
+    @guarded
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        try:
+            return await self._files[fh].write(off, buf)
+        finally:
+            if self.tree.stale or self.tree.touched or self._settling.locked():
+                await self.settle()
+
+    @guarded
+    async def poll(
+        self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: pyfuse3.RequestContext
+    ) -> int:
+        file = self._files.get(fh)
+        if file is None:
+            return POLL_IDLE
+        if poll_handle is not None and not file.node.dead:
+            if file.node.waiters is None:
+                file.node.waiters = []
+            file.node.waiters.append(poll_handle.notify)
+        return file.poll()
+
+    async def release(self, fh: int) -> None:
+        self._files.pop(fh, None)
+
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        pass
+
+    # -- directories
+
+    @guarded
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        self._next_handle = handle = self._next_handle + 1
+        self._listings[handle] = Listing(self.tree, self._node(inode), self.attributes)
+        return handle
+
+    @guarded
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        self._listings[fh].reply(start_id, token)
+
+    async def releasedir(self, fh: int) -> None:
+        self._listings.pop(fh, None)
+
+    # -- what sysfs keeps of extended attributes
+
+    @guarded
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
+        if not name.startswith((b"trusted.", b"security.")):
+            raise KernelError(errno.EOPNOTSUPP)
+        self.tree.remember(self._node(inode)).xattrs[os.fsdecode(name)] = value
+
+    @guarded
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        memory = self._node(inode).memory
+        value = memory.xattrs.get(os.fsdecode(name)) if memory is not None else None
+        if value is not None:
+            return value
+        known = name.startswith((b"trusted.", b"security.", b"user."))
+        raise KernelError(errno.ENODATA if known else errno.EOPNOTSUPP)
+
+    @guarded
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
+        memory = self._node(inode).memory
+        return [os.fsencode(name) for name in memory.xattrs] if memory is not None else []
+
+    @guarded
+    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        memory = self._node(inode).memory
+        if memory is None or memory.xattrs.pop(os.fsdecode(name), None) is None:
+            known = name.startswith((b"trusted.", b"security."))
+            raise KernelError(errno.ENODATA if known else errno.EOPNOTSUPP)
+
+    # -- what nobody may do in sysfs, root included
+
+    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext) -> NoReturn:
+        raise FUSEError(errno.EACCES if stat.S_ISREG(mode) else errno.EPERM)
+
+    create = _never(errno.EACCES)
+    mkdir = _never(errno.EPERM)
+    symlink = _never(errno.EPERM)
+    link = _never(errno.EPERM)
+    unlink = _never(errno.EPERM)
+    rmdir = _never(errno.EPERM)
+    rename = _never(errno.EPERM)
+    fsyncdir = _never(errno.EINVAL)
+    flush = _never(errno.ENOSYS)  # never asked again: a round trip less per close
+
+    # -- telling the kernel
+
+    async def settle(self) -> None:
+        """Makes the kernel forget what the tree's changes made wrong; when it returns, nobody sees the old state.
+
+        Attributes are invalidated here. Names are invalidated in a thread: that call waits for requests in the same
+        directory, which only this thread can answer.
+        """
+        async with self._settling:
+            tree = self.tree
+            touched, tree.touched = tree.touched, set()
+            stale, tree.stale = tree.stale, []
+            for inode in touched:
+                if (node := tree.nodes.get(inode)) is not None and not node.dead:
+                    _tell(pyfuse3.invalidate_inode, inode, True)
+            names = [(inode, os.fsencode(name)) for inode, name in stale if inode in tree.nodes]
+            if names:
+                await trio.to_thread.run_sync(_invalidate, names)
+
+
+def _invalidate(names: Sequence[tuple[int, bytes]]) -> None:
+    for inode, name in names:
+        _tell(pyfuse3.invalidate_entry, inode, name)
+
+
+def _tell(invalidate: Callable[..., None], *what: object) -> None:
+    try:
+        invalidate(*what)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # else the kernel had forgotten it by itself
+            log.warning("%s%r: %s", invalidate.__name__, what, error)
+
+
+def _remember(memory: Memory, attr: EntryAttributes, fields: pyfuse3.SetattrFields) -> None:
+    if fields.update_mode:
+        memory.mode = stat.S_IFMT(memory.mode) | stat.S_IMODE(attr.st_mode)
+    if fields.update_uid:
+        memory.uid = attr.st_uid
+    if fields.update_gid:
+        memory.gid = attr.st_gid
+    if fields.update_atime:
+        memory.atime = attr.st_atime_ns
+    if fields.update_mtime:
+        memory.mtime = attr.st_mtime_ns

@@ -1,0 +1,74 @@
+"""The server's process: from a mounted directory to nothing left of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from mdevfs.errors import MachineError
+from mdevfs.mount.operations import SysfsOperations
+from mdevfs.mount.places import FSNAME
+from mdevfs.sysfs.tree import Tree
+
+log = logging.getLogger("mdevfs.mount")
+
+GRACE = 1.0  # seconds that requests in flight get once the mount ends
+
+
+def options(private: bool) -> set[str]:
+    """Mount options: what /sys has, and visible to all users when root mounts."""
+    chosen = set(pyfuse3.default_options) | {f"fsname={FSNAME}", "subtype=sysfs", "nosuid", "nodev", "noexec"}
+    if os.geteuid() == 0 and not private:
+        chosen.add("allow_other")
+    return chosen
+
+
+async def serve(tree: Tree, mountpoint: Path, *, private: bool, ready: Callable[[], None]) -> None:
+    """Mounts `tree`, calls `ready` once the mount answers, and returns when it has ended and nothing is mounted.
+
+    SIGTERM, SIGINT and an unmount from outside all end it. Raises MachineError when it cannot be mounted.
+    """
+    operations = SysfsOperations(tree)
+    try:
+        pyfuse3.init(operations, str(mountpoint), options(private))
+    except RuntimeError as error:
+        raise MachineError(f"cannot mount on {mountpoint}: {error}; see `mdevfs doctor`") from None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            nursery.start_soon(_announce, mountpoint, ready)
+            await pyfuse3.main(max_tasks=1000)
+            nursery.cancel_scope.cancel()
+    finally:
+        pyfuse3.close(unmount=True)
+        log.info("%s is unmounted", mountpoint)
+
+
+async def _end_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("ends on %s", signal.Signals(number).name)
+            pyfuse3.terminate()
+            scope.deadline = trio.current_time() + GRACE
+
+
+async def _announce(mountpoint: Path, ready: Callable[[], None]) -> None:
+    await trio.to_thread.run_sync(os.stat, mountpoint / "bus")
+    ready()
+    _notify_systemd()
+
+
+def _notify_systemd() -> None:
+    """sd_notify(3): READY=1 to whoever waits for a unit of Type=notify."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.connect("\0" + address[1:] if address.startswith("@") else address)
+            sock.sendall(b"READY=1")

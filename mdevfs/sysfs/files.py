@@ -1,0 +1,208 @@
+"""Open files: what a descriptor on each kind of entry does (fs/kernfs/file.c, fs/seq_file.c, fs/sysfs/file.c)."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from mdevfs.errors import KernelError
+from mdevfs.sysfs.entries import (
+    PAGE_SIZE,
+    Attribute,
+    BinaryAttribute,
+    Entry,
+    Session,
+    SessionFile,
+    Text,
+    WholeFile,
+)
+
+if TYPE_CHECKING:
+    from mdevfs.sysfs.tree import Node
+
+log = logging.getLogger(__name__)
+
+POLL_IDLE = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
+POLL_NEWS = POLL_IDLE | select.POLLERR | select.POLLPRI
+
+
+class File:
+    """One open descriptor. `read` and `write` answer as pread(2) and pwrite(2) would, or raise MdevfsError."""
+
+    __slots__ = ("node", "seen")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.seen = -1
+
+    async def read(self, offset: int, size: int) -> bytes:
+        raise KernelError(errno.EIO)
+
+    async def write(self, offset: int, data: bytes) -> int:
+        raise KernelError(errno.EIO)
+
+    def poll(self) -> int:
+        """PRI and ERR until the text was read once after the last notification; always on a removed node."""
+        return POLL_IDLE if self.seen == self.node.events and not self.node.dead else POLL_NEWS
+
+
+async def _settle(text: Text | Awaitable[Text]) -> bytes:
+    if not isinstance(text, str | bytes):
+        text = await text
+    return text.encode() if isinstance(text, str) else text
+
+
+class AttributeFile(File):
+    """A descriptor on a sysfs attribute.
+
+    The text is made at the first read, at offset 0, and wherever the offset is not where the last read ended; a read
+    that goes on gets the rest of the old text, even after the node was removed (golden: "Reads").
+    """
+
+    __slots__ = ("at", "attribute", "text")
+
+    def __init__(self, node: Node, attribute: Attribute) -> None:
+        super().__init__(node)
+        self.attribute = attribute
+        self.text: bytes | None = None
+        self.at = 0
+
+    async def read(self, offset: int, size: int) -> bytes:
+        text = self.text
+        if size == 0:
+            return b""
+        fresh = text is None or offset == 0 or offset != self.at
+        if self.node.dead and (fresh or self.at >= len(text or b"")):
+            raise KernelError(errno.ENODEV)
+        if fresh:
+            text = self.text = await self._make()
+        assert text is not None
+        piece = text[offset : offset + size]
+        self.at = offset + len(piece)
+        return piece
+
+    async def _make(self) -> bytes:
+        show = self.attribute.show
+        if show is None:
+            raise KernelError(errno.EIO)
+        self.seen = self.node.events
+        made = show()
+        text = made.encode() if made.__class__ is str else await _settle(made)
+        if len(text) >= PAGE_SIZE:
+            # fs/sysfs/file.c sysfs_kf_seq_show: "returned bad count", then PAGE_SIZE - 1.
+            log.error("%s: show returned %d bytes, a page holds %d", self.node.path, len(text), PAGE_SIZE - 1)
+            text = text[: PAGE_SIZE - 1]
+        return text
+
+    async def write(self, offset: int, data: bytes) -> int:
+        if self.node.dead:
+            raise KernelError(errno.ENODEV)
+        if not data:
+            return 0
+        store = self.attribute.store
+        if store is None:
+            raise KernelError(errno.EIO)
+        if len(data) > PAGE_SIZE:
+            data = data[:PAGE_SIZE]
+        pending = store(data)
+        if pending is not None:
+            await pending
+        return len(data)
+
+
+class WholeFileFile(AttributeFile):
+    """A descriptor on a whole-file attribute: text fixed at open, offsets as in a plain file."""
+
+    __slots__ = ()
+
+    async def read(self, offset: int, size: int) -> bytes:
+        if self.text is None:
+            self.text = await self._settle_show()
+        return self.text[offset : offset + size]
+
+    async def fix(self) -> None:
+        """Makes the text; called by open(2)."""
+        if self.attribute.show is not None:
+            self.text = await self._settle_show()
+
+    async def _settle_show(self) -> bytes:
+        if self.attribute.show is None:
+            raise KernelError(errno.EIO)
+        return await _settle(self.attribute.show())
+
+
+class SessionFileFile(File):
+    """A descriptor that asks and is answered alone.
+
+    A shell's `echo >&3; cat <&3` shares one offset between its write and its reads: the first read after a write,
+    wherever it is, begins at the answer's first byte.
+    """
+
+    __slots__ = ("base", "session")
+
+    def __init__(self, node: Node, session: Session) -> None:
+        super().__init__(node)
+        self.session = session
+        self.base: int | None = None
+
+    async def read(self, offset: int, size: int) -> bytes:
+        if self.base is None or offset < self.base:
+            self.base = offset
+        answer = await _settle(self.session.answer())
+        return answer[offset - self.base :][:size]
+
+    async def write(self, offset: int, data: bytes) -> int:
+        if self.node.dead:
+            raise KernelError(errno.ENODEV)
+        self.base = None
+        await self.session.ask(data[:PAGE_SIZE])
+        return min(len(data), PAGE_SIZE)
+
+
+class BinaryFile(File):
+    """A descriptor on a binary attribute (sysfs_kf_bin_read, sysfs_kf_bin_write)."""
+
+    __slots__ = ("attribute",)
+
+    def __init__(self, node: Node, attribute: BinaryAttribute) -> None:
+        super().__init__(node)
+        self.attribute = attribute
+
+    async def read(self, offset: int, size: int) -> bytes:
+        if self.node.dead:
+            raise KernelError(errno.ENODEV)
+        if self.attribute.read is None:
+            raise KernelError(errno.EIO)
+        size = min(size, max(0, self.attribute.size - offset)) if self.attribute.size else size
+        return self.attribute.read(offset, size) if size else b""
+
+    async def write(self, offset: int, data: bytes) -> int:
+        if self.node.dead:
+            raise KernelError(errno.ENODEV)
+        if self.attribute.write is None:
+            raise KernelError(errno.EIO)
+        if self.attribute.size:
+            if offset >= self.attribute.size:
+                raise KernelError(errno.EFBIG)
+            data = data[: self.attribute.size - offset]
+        return self.attribute.write(offset, data) if data else 0
+
+
+
+
+async def open_file(node: Node, entry: Entry) -> File:
+    """The descriptor that an open(2) of `entry` gives; the caller has checked the mode bits."""
+    if isinstance(entry, WholeFile):
+        whole = WholeFileFile(node, entry)
+        await whole.fix()
+        return whole
+    if isinstance(entry, Attribute):
+        return AttributeFile(node, entry)
+    if isinstance(entry, SessionFile):
+        return SessionFileFile(node, entry.begin())
+    if isinstance(entry, BinaryAttribute):
+        return BinaryFile(node, entry)
+    raise KernelError(errno.EISDIR)

@@ -1,0 +1,332 @@
+"""Identity: which inode a name has, who knows it, and what becomes of it when the name goes.
+
+A node is made when a name is looked up and dropped when the kernel forgets it, unless chmod, chown, utime or an
+xattr gave it something to remember. Content (`mdevfs.sysfs.entries`) is asked for when it is needed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+
+from mdevfs.errors import KernelError
+from mdevfs.sysfs.entries import PAGE_SIZE, Directory, Entry, Link
+from mdevfs.sysfs.files import File, open_file
+
+ROOT_INODE = 1
+_INODE_MASK = (1 << 62) - 1
+_POSITION_MASK = (1 << 61) - 1  # 0 to 2 are taken: the start, ".", ".."
+
+
+class Memory:
+    """What chmod, chown, utime and setxattr left on a node. Times are nanoseconds since the epoch."""
+
+    __slots__ = ("atime", "ctime", "gid", "mode", "mtime", "uid", "xattrs")
+
+    def __init__(self, mode: int, uid: int, gid: int, now: int) -> None:
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.atime = self.mtime = self.ctime = now
+        self.xattrs: dict[str, bytes] = {}
+
+
+class Node:
+    """One inode. `lookups` is what the kernel holds; `dead` once the name is gone (descriptors may live on)."""
+
+    __slots__ = (
+        "_entry",
+        "children",
+        "dead",
+        "events",
+        "inode",
+        "loaded",
+        "lookups",
+        "memory",
+        "mode",
+        "name",
+        "parent",
+        "salt",
+        "waiters",
+    )
+
+    def __init__(self, inode: int, parent: Node | None, name: str, mode: int, salt: int) -> None:
+        self.inode = inode
+        self.parent = parent
+        self.name = name
+        self.mode = mode
+        self.salt = salt
+        self._entry: Entry | None = None
+        self.children: dict[str, Node] | None = None
+        self.lookups = 0
+        self.dead = False
+        self.events = 0
+        self.loaded = time.time_ns()
+        self.memory: Memory | None = None
+        self.waiters: list[Callable[[], None]] | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The content. Raises KernelError ENOENT when the name has gone in the meantime."""
+        entry = self._entry
+        if entry is None:
+            assert self.parent is not None
+            entry = self.parent.directory.lookup(self.name)
+            if entry is None:
+                raise KernelError(errno.ENOENT)
+            self._entry = entry
+        return entry
+
+    @property
+    def directory(self) -> Directory:
+        """The content, when it is a directory's; else ENOTDIR."""
+        entry = self.entry
+        if not isinstance(entry, Directory):
+            raise KernelError(errno.ENOTDIR)
+        return entry
+
+    @property
+    def path(self) -> str:
+        """From the tree's root, without a leading slash; "" is the root itself."""
+        parts: list[str] = []
+        node: Node | None = self
+        while node is not None and node.parent is not None:
+            parts.append(node.name)
+            node = node.parent
+        return "/".join(reversed(parts))
+
+    @property
+    def size(self) -> int:
+        """st_size: 4096 for every sysfs attribute, whatever its text."""
+        return self.entry.size if stat.S_ISREG(self.mode) and not self.dead else PAGE_SIZE
+
+    @property
+    def permissions(self) -> int:
+        """Type and permission bits as stat(2) shows them."""
+        return self.memory.mode if self.memory else self.mode
+
+    def links(self) -> int:
+        """st_nlink: for a directory 2 and its subdirectories (2 once it is dead), 1 for all else."""
+        if not stat.S_ISDIR(self.mode):
+            return 1
+        return 2 if self.dead else 2 + self.directory.subdirectories()
+
+    def wake(self) -> None:
+        """sysfs_notify: every descriptor's poll shows news until it reads again."""
+        self.events += 1
+        waiters, self.waiters = self.waiters, None
+        for waiter in waiters or ():
+            waiter()
+
+
+class Tree:
+    """The nodes that somebody knows, over a root directory's content.
+
+    `uid` and `gid` own every node. After a change, `stale` holds the (directory inode, name) pairs and `touched` the
+    inodes of directories that a kernel may have cached; who serves the tree empties both before it answers.
+    `generation` counts changes.
+    """
+
+    def __init__(self, root: Directory, uid: int = 0, gid: int = 0) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.root = Node(ROOT_INODE, None, "", root.mode, 0)
+        self.root._entry = root
+        self.root.lookups = 1
+        self.nodes: dict[int, Node] = {ROOT_INODE: self.root}
+        self.stale: list[tuple[int, str]] = []
+        self.touched: set[int] = set()
+        self.generation = 0
+
+    # -- finding
+
+    def child(self, parent: Node, name: str) -> Node:
+        """The node of one name. Raises KernelError ENOENT or ENOTDIR."""
+        if parent.children is not None and (node := parent.children.get(name)) is not None:
+            return node
+        if parent.dead:
+            raise KernelError(errno.ENOENT)
+        entry = parent.directory.lookup(name)
+        if entry is None:
+            raise KernelError(errno.ENOENT)
+        node = self._adopt(parent, name, entry.mode, entry.salt)
+        node._entry = entry
+        return node
+
+    def _adopt(self, parent: Node, name: str, mode: int, salt: int) -> Node:
+        inode = hash((parent.inode, name, salt)) & _INODE_MASK
+        while inode in self.nodes or inode <= ROOT_INODE:  # a dead node of the same name, or a hash's accident
+            inode = (inode + 1) & _INODE_MASK
+        node = Node(inode, parent, name, mode, salt)
+        self.nodes[inode] = node
+        if parent.children is None:
+            parent.children = {}
+        parent.children[name] = node
+        return node
+
+    def list(self, parent: Node) -> list[tuple[int, str, int, int]]:
+        """A directory's children as (position, name, mode, salt), positions rising and stable as names come and go."""
+        if parent.dead:
+            return []
+        found = [((hash(name) & _POSITION_MASK) + 3, name, m, s) for name, m, s in parent.directory.scan()]
+        found.sort()
+        return found
+
+    def listed(self, parent: Node, name: str, mode: int, salt: int) -> Node:
+        """The node of a listed name, its content not asked for yet."""
+        if parent.children is not None and (node := parent.children.get(name)) is not None:
+            return node
+        return self._adopt(parent, name, mode, salt)
+
+    def forget(self, inode: int, count: int) -> None:
+        """The kernel drops `count` of its lookups."""
+        node = self.nodes.get(inode)
+        if node is not None and inode != ROOT_INODE:
+            node.lookups -= count
+            self._release(node)
+
+    def _release(self, node: Node) -> None:
+        while node.parent is not None and node.lookups <= 0 and not node.children:
+            if node.memory is not None and not node.dead:
+                return
+            self.nodes.pop(node.inode, None)
+            siblings = node.parent.children
+            if siblings is not None and siblings.get(node.name) is node:
+                del siblings[node.name]
+            node = node.parent
+
+    def known(self, path: str) -> Node | None:
+        """The node at a path if anybody knows it already."""
+        node = self.root
+        for name in path.split("/") if path else ():
+            found = node.children.get(name) if node.children else None
+            if found is None:
+                return None
+            node = found
+        return node
+
+    def walk(self, path: str, follow: bool = True) -> Node:
+        """The node at a path, through links; for callers in this process. Call `trim` on it when done."""
+        node, todo, hops = self.root, path.split("/"), 0
+        while todo:
+            name = todo.pop(0)
+            if name in ("", "."):
+                continue
+            node = (node.parent or node) if name == ".." else self.child(node, name)
+            if stat.S_ISLNK(node.mode) and (todo or follow):
+                hops += 1
+                if hops > 40:
+                    raise KernelError(errno.ELOOP)
+                assert isinstance(node.entry, Link) and node.parent is not None
+                todo = node.entry.target.split("/") + todo
+                node = node.parent
+        return node
+
+    def trim(self) -> None:
+        """Drops every node that nobody holds."""
+        for node in list(self.nodes.values()):
+            self._release(node)
+
+    # -- using
+
+    async def open(self, node: Node, flags: int) -> File:
+        """open(2). Raises ENODEV on a dead node, EACCES even for root where the mode bits say no, EINVAL for O_DIRECT.
+
+        The EACCES is sysfs's own (fs/kernfs/file.c, kernfs_fop_open with KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK).
+        """
+        if node.dead:
+            raise KernelError(errno.ENODEV)
+        access, mode = flags & os.O_ACCMODE, node.permissions
+        # An access mode of 3 asks for neither reading nor writing, and gets neither.
+        if access in (os.O_WRONLY, os.O_RDWR) and not mode & 0o222:
+            raise KernelError(errno.EACCES)
+        if access in (os.O_RDONLY, os.O_RDWR) and not mode & 0o444:
+            raise KernelError(errno.EACCES)
+        if flags & os.O_DIRECT:
+            raise KernelError(errno.EINVAL)
+        return await open_file(node, node.entry)
+
+    def remember(self, node: Node) -> Memory:
+        """The node's memory, made at the first change; moves its ctime."""
+        if node.memory is None:
+            node.memory = Memory(node.mode, self.uid, self.gid, node.loaded)
+        node.memory.ctime = time.time_ns()
+        return node.memory
+
+    # -- changing
+
+    def changed(self, path: str, *names: str) -> None:
+        """These names of a directory came, went, or stand for something new."""
+        self.generation += 1
+        node = self.known(path) if len(self.nodes) > 1 else None
+        if node is None:
+            return
+        self._touch(node)
+        for name in names:
+            child = node.children.get(name) if node.children else None
+            if child is not None:
+                self._kill(child)
+
+    def refresh(self, path: str) -> None:
+        """A directory's content was rebuilt: known children that are gone or differ die, the others stay."""
+        self.generation += 1
+        node = self.known(path) if len(self.nodes) > 1 else None
+        if node is not None:
+            self._refresh(node)
+
+    def _refresh(self, node: Node) -> None:
+        if node.parent is not None:
+            node._entry = None
+        self._touch(node)
+        for child in list((node.children or {}).values()):
+            entry = node.directory.lookup(child.name)
+            if entry is None or entry.mode != child.mode or entry.salt != child.salt:
+                self._kill(child)
+            elif isinstance(entry, Directory):
+                self._refresh(child)
+            elif child._entry is not None and not child._entry.same_as(entry):
+                self._kill(child)
+            else:
+                child._entry = None
+
+    def _touch(self, node: Node) -> None:
+        self.touched.add(node.inode)
+        if node.memory is not None:
+            node.memory.mtime = node.memory.ctime = time.time_ns()
+
+    def _kill(self, node: Node) -> None:
+        assert node.parent is not None
+        self.stale.append((node.parent.inode, node.name))
+        if node.parent.children is not None:
+            node.parent.children.pop(node.name, None)
+        dying = [node]
+        while dying:
+            one = dying.pop()
+            dying.extend((one.children or {}).values())
+            one.children = None
+            one.dead = True
+            one.wake()
+            self._release(one)
+
+    def notify(self, path: str) -> None:
+        """sysfs_notify on one attribute: wakes whoever polls it."""
+        node = self.known(path)
+        if node is not None:
+            node.wake()
+
+    def everything(self) -> Iterator[tuple[str, Entry]]:
+        """Every (path, entry) below the root, made on the fly; for checks, not for serving."""
+        todo: list[tuple[str, Directory]] = [("", self.root.directory)]
+        while todo:
+            path, directory = todo.pop()
+            for name, _, _ in directory.scan():
+                entry = directory.lookup(name)
+                if entry is None:
+                    raise AssertionError(f"{path}/{name} is listed but cannot be looked up")
+                below = f"{path}/{name}" if path else name
+                yield below, entry
+                if isinstance(entry, Directory):
+                    todo.append((below, entry))

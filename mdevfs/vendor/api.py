@@ -1,0 +1,153 @@
+"""The base class of vendor drivers, and the decorators that make attributes of methods."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
+
+from attrs import frozen
+from pydantic import BaseModel, ConfigDict
+
+from mdevfs.mdev.mdev import Mdev
+from mdevfs.mdev.parent import Parent
+from mdevfs.mdev.types import MdevType, Type
+from mdevfs.migration.catalogue import Page
+from mdevfs.migration.model import DeviceModel
+from mdevfs.migration.verdict import Reason, Refused, Verdict
+
+API = 1
+BUSES = ("virtual", "pci", "css", "ap")
+
+Owner = Literal["mdev", "type", "parent"]
+Device = Mdev | Type | Parent
+Hook = TypeVar("Hook", bound=Callable[..., object])
+
+
+class Settings(BaseModel):
+    """Base of a driver's `Settings`: the keys of `settings = {...}` in host.toml, unknown ones refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@frozen
+class AttributeMark:
+    """What `show` and `store` leave on a method."""
+
+    kind: Literal["show", "store"]
+    path: str
+    owner: Owner
+    since: str
+    mode: int | None
+
+
+def _mark(kind: Literal["show", "store"], path: str, of: Owner, since: str, mode: int | None) -> Callable[[Hook], Hook]:
+    def decorate(method: Hook) -> Hook:
+        method.__dict__["__mdevfs_attribute__"] = AttributeMark(kind, path, of, since, mode)
+        return method
+
+    return decorate
+
+
+def show(path: str, *, of: Owner = "mdev", since: str = "0.0", mode: int | None = None) -> Callable[[Hook], Hook]:
+    """Makes a method `(self, device) -> str` the text of the attribute at `path` ("vendor/sample").
+
+    `of` says whose attribute it is, `since` from which kernel on it is there. Alone the attribute is 0444, together
+    with a `store` of the same path 0644.
+    """
+    return _mark("show", path, of, since, mode)
+
+
+def store(path: str, *, of: Owner = "mdev", since: str = "0.0", mode: int | None = None) -> Callable[[Hook], Hook]:
+    """Makes a method `(self, device, data: bytes) -> None` take what is written to `path`. Alone it is 0200."""
+    return _mark("store", path, of, since, mode)
+
+
+def blocking(method: Hook) -> Hook:
+    """Says that a hook may take long: it runs in a worker thread, and the rest of the tree goes on meanwhile."""
+    method.__dict__["__mdevfs_blocking__"] = True
+    return method
+
+
+class VendorDriver:
+    """A vendor driver. One instance serves a host; what belongs to one parent is kept in `parent.data`.
+
+    A driver declares `api`, `name` and `types`; all else has a default. Hooks say no with `raise Refused(...)`; any
+    other exception becomes EIO for that one call and a traceback in the log.
+    """
+
+    api: ClassVar[int] = 0
+    name: ClassVar[str] = ""
+    bus: ClassVar[str] = "virtual"
+    types: ClassVar[Sequence[MdevType] | Callable[..., Sequence[MdevType]]] = ()
+    """The types, or a method `types(self, parent)`."""
+    model: ClassVar[DeviceModel | None] = None
+    Settings: ClassVar[type[BaseModel]] = Settings
+    pages: ClassVar[Sequence[Page]] = ()
+    """The catalogue's pages of the codes that this driver refuses with."""
+    max_instances: ClassVar[int | None] = None
+    """Mdevs per parent, all types together, counted by the core: EUSERS beyond."""
+    pool: ClassVar[int | None] = None
+    """What the types' weights of one parent share, counted by the driver: ENOSPC beyond."""
+    mdev_driver: ClassVar[str] = ""
+    """The name below bus/mdev/drivers; the driver's own where empty."""
+    mdev_driver_since: ClassVar[str] = "0.0"
+    """Older kernels bind its mdevs to `vfio_mdev`."""
+    name_since: ClassVar[str] = "0.0"
+    """The kernel from which on types have a `name` file."""
+
+    def available(self, type: Type) -> int:
+        """How many more mdevs of this type the parent could hold."""
+        parent, spec = type.parent, type.spec
+        if self.max_instances is not None:
+            return max(0, self.max_instances - parent.count)
+        limits = []
+        if self.pool is not None:
+            limits.append((self.pool - parent.used) // spec.weight)
+        if spec.instances is not None:
+            limits.append(spec.instances - type.bound)
+        return max(0, min(limits, default=1))
+
+    def claim(self, type: Type) -> None:
+        """Raises Refused when there is no room for one more; called before `probe`, not where the core counts."""
+        if self.available(type) < 1:
+            raise Refused(
+                "no-instances",
+                errno.ENOSPC,
+                rule=f"{type.parent.name} has no instance of {type.name} left",
+                target="0",
+                parameter="available_instances",
+                side="target",
+                mend="remove an mdev that shares its resources, or choose another parent",
+            )
+
+    def probe(self, mdev: Mdev) -> None:
+        """Makes an mdev; whatever it raises, nothing was created."""
+
+    def remove(self, mdev: Mdev) -> None:
+        """Unmakes an mdev; whatever it raises, the mdev stays."""
+
+    def pci(self, settings: Any) -> object:
+        """For `bus = "pci"`: the `PciIdentity` of the function that these settings describe."""
+        raise NotImplementedError(f"{self.name}: a driver on the bus pci says what its function is in pci()")
+
+    # -- migration
+
+    def migration_string(self, device: Device) -> str:
+        """What a device says of itself: from the model's parameters, else from driver and type."""
+        if self.model is None:
+            raise NotImplementedError
+        return self.model.write(self.model.initial(device.params))
+
+    def check(self, device: Device, source: str) -> Verdict:
+        """Whether `device` takes state of one that says `source`; all reasons if not."""
+        if self.model is None:
+            target = self.migration_string(device)
+            reason = Reason("string-differs", "the strings must be equal", source=source, target=target)
+            return Verdict.no([] if source == target else [reason])
+        return self.model.check(self.model.initial(device.params), source)
+
+
+def migrates(driver: type[VendorDriver]) -> bool:
+    """Whether a driver takes part in the handshake: it has a model or its own string."""
+    return driver.model is not None or driver.migration_string is not VendorDriver.migration_string

@@ -1,0 +1,188 @@
+"""The one place where vendor code is called: exceptions, junk and slowness stay in the driver they come from."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Literal, TypeVar
+
+import trio
+
+from mdevfs.bus.kernel import Kernel
+from mdevfs.errors import DriverFault, MdevfsError
+from mdevfs.mdev.mdev import Mdev
+from mdevfs.mdev.parent import Parent
+from mdevfs.mdev.types import MdevType, Type
+from mdevfs.migration.handshake import MAX_STRING
+from mdevfs.migration.verdict import Verdict
+from mdevfs.sysfs.entries import Attribute, Entry
+from mdevfs.vendor.api import AttributeMark, Device, Owner, VendorDriver, migrates
+
+log = logging.getLogger("mdevfs.vendor")
+
+SLOW = 1.0  # seconds after which a call is logged
+T = TypeVar("T")
+Result = TypeVar("Result")
+
+
+class GuardedDriver:
+    """A vendor driver as the mdev core calls it (`mdevfs.mdev.driver.VendorHooks`)."""
+
+    def __init__(self, driver: VendorDriver) -> None:
+        self.driver = driver
+        self.name = driver.name
+        self.max_instances = driver.max_instances
+        self.migrates = migrates(type(driver))
+        self._attributes = _attributes(driver)
+
+    def mdev_driver(self, kernel: Kernel) -> str:
+        if not kernel.since(self.driver.mdev_driver_since):
+            return "vfio_mdev"
+        return self.driver.mdev_driver or self.name
+
+    def shows_name(self, kernel: Kernel) -> bool:
+        return kernel.since("6.1") or kernel.since(self.driver.name_since)
+
+    def types(self, parent: Parent) -> Sequence[MdevType]:
+        declared = self.driver.types
+        if callable(declared):
+            declared = self.run(parent.name, "types", declared, parent)
+        if not isinstance(declared, Sequence) or not all(isinstance(one, MdevType) for one in declared):
+            raise self.junk(parent.name, "types", declared, "a list of MdevType")
+        return declared
+
+    def available(self, type: Type) -> int:
+        number = self.run(type.path, "available", self.driver.available, type)
+        if not isinstance(number, int) or number < 0:
+            raise self.junk(type.path, "available", number, "a number of instances")
+        return number
+
+    def claim(self, type: Type) -> None:
+        self.run(type.path, "claim", self.driver.claim, type)
+
+    def probe(self, mdev: Mdev) -> None | Awaitable[None]:
+        return self.call(mdev.path, "probe", self.driver.probe, _nothing, mdev)
+
+    def remove(self, mdev: Mdev) -> None | Awaitable[None]:
+        return self.call(mdev.path, "remove", self.driver.remove, _nothing, mdev)
+
+    def migration_string(self, device: Device) -> str | Awaitable[str]:
+        def accept(string: object) -> str:
+            if isinstance(string, str) and string.isascii() and string.isprintable() and len(string) <= MAX_STRING:
+                return string
+            raise self.junk(device.path, "migration_string", string, f"1 to {MAX_STRING} printable ASCII characters")
+
+        return self.call(device.path, "migration_string", self.driver.migration_string, accept, device)
+
+    def check(self, device: Device, source: str) -> Verdict | Awaitable[Verdict]:
+        def accept(verdict: object) -> Verdict:
+            if isinstance(verdict, Verdict):
+                return verdict
+            raise self.junk(device.path, "check", verdict, "a Verdict")
+
+        return self.call(device.path, "check", self.driver.check, accept, device, source)
+
+    # -- the driver's own attributes
+
+    def mdev_entries(self, mdev: Mdev) -> Mapping[str, Entry]:
+        return self._entries("mdev", mdev, mdev.core.kernel)
+
+    def type_entries(self, type: Type) -> Mapping[str, Entry]:
+        return self._entries("type", type, type.parent.core.kernel)
+
+    def parent_entries(self, parent: Parent) -> Mapping[str, Entry]:
+        return self._entries("parent", parent, parent.core.kernel)
+
+    def _entries(self, owner: Owner, device: Device, kernel: Kernel) -> dict[str, Entry]:
+        entries: dict[str, Entry] = {}
+        for path, hooks in self._attributes.get(owner, {}).items():
+            if all(kernel.since(mark.since) for mark, _ in hooks.values()):
+                entries[path] = self._attribute(path, hooks, device)
+        return entries
+
+    def _attribute(self, path: str, hooks: Hooks, device: Device) -> Attribute:
+        where = f"{device.path}/{path}"
+        shown, stored = hooks.get("show"), hooks.get("store")
+
+        def accept(text: object) -> str | bytes:
+            if isinstance(text, str | bytes):
+                return text
+            raise self.junk(where, "show", text, "text")
+
+        def do_show() -> str | bytes | Awaitable[str | bytes]:
+            assert shown is not None
+            return self.call(where, "show", shown[1], accept, device)
+
+        def do_store(data: bytes) -> None | Awaitable[None]:
+            assert stored is not None
+            return self.call(where, "store", stored[1], _nothing, device, data)
+
+        mode = next((mark.mode for mark, _ in hooks.values() if mark.mode is not None), None)
+        return Attribute(do_show if shown else None, do_store if stored else None, mode)
+
+    # -- calling
+
+    def call(
+        self,
+        where: str,
+        what: str,
+        function: Callable[..., object],
+        accept: Callable[[object], Result],
+        *args: object,
+    ) -> Result | Awaitable[Result]:
+        """Calls a hook inline, or gives an awaitable that calls it in a thread if it was declared `blocking`."""
+        if getattr(function, "__mdevfs_blocking__", False):
+            return self._in_thread(where, what, function, accept, args)
+        return accept(self.run(where, what, function, *args))
+
+    async def _in_thread(
+        self,
+        where: str,
+        what: str,
+        function: Callable[..., object],
+        accept: Callable[[object], Result],
+        args: tuple[object, ...],
+    ) -> Result:
+        def work() -> object:
+            return self.run(where, what, function, *args)
+
+        return accept(await trio.to_thread.run_sync(work))
+
+    def run(self, where: str, what: str, function: Callable[..., T], *args: object) -> T:
+        """Calls a hook. Raises what it refuses with, and DriverFault for whatever else it raises."""
+        begin = time.perf_counter()
+        try:
+            return function(*args)
+        except MdevfsError:
+            raise
+        except (Exception, SystemExit) as error:
+            log.exception("driver %s: %s of %s raised", self.name, what, where)
+            raise DriverFault(f"driver {self.name}: {what} of {where} raised {error!r}") from error
+        finally:
+            took = time.perf_counter() - begin
+            if took > SLOW:
+                log.warning("driver %s: %s of %s took %.1f s", self.name, what, where, took)
+
+    def junk(self, where: str, what: str, value: object, wanted: str) -> DriverFault:
+        """The fault of a hook that returned what it must not; logged."""
+        message = f"driver {self.name}: {what} of {where} returned {value!r:.80}, not {wanted}"
+        log.error("%s", message)
+        return DriverFault(message)
+
+
+Hooks = dict[Literal["show", "store"], tuple[AttributeMark, Callable[..., object]]]
+
+
+def _nothing(result: object) -> None:
+    return None
+
+
+def _attributes(driver: VendorDriver) -> dict[Owner, dict[str, Hooks]]:
+    found: dict[Owner, dict[str, Hooks]] = {}
+    for name in dir(type(driver)):
+        mark = getattr(getattr(type(driver), name, None), "__mdevfs_attribute__", None)
+        if isinstance(mark, AttributeMark):
+            hooks = found.setdefault(mark.owner, {}).setdefault(mark.path, {})
+            hooks[mark.kind] = (mark, getattr(driver, name))
+    return found

@@ -1,0 +1,49 @@
+"""For every test: a log watched for unexpected warnings; at the end, the skips with their reasons."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+
+class Keeper(logging.Handler):
+    """Keeps the records it is given."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture(autouse=True)
+def _watched_log(request: pytest.FixtureRequest) -> Iterator[list[logging.LogRecord]]:
+    """Fails a test during which `mdevfs` logged at WARNING or above, unless it asks for `expected_logs`."""
+    logger, keeper = logging.getLogger("mdevfs"), Keeper()
+    logger.addHandler(keeper)
+    try:
+        yield keeper.records
+    finally:
+        logger.removeHandler(keeper)
+    if keeper.records and "expected_logs" not in request.fixturenames:
+        told = "\n".join(f"{record.levelname} {record.name}: {record.getMessage()}" for record in keeper.records)
+        pytest.fail(f"logged, and the test does not use the fixture expected_logs:\n{told}", pytrace=False)
+
+
+@pytest.fixture
+def expected_logs(_watched_log: list[logging.LogRecord]) -> list[logging.LogRecord]:
+    """The records that `mdevfs` logged at WARNING or above so far; asking for it permits them."""
+    return _watched_log
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    if reasons:
+        terminalreporter.section(f"{len(skipped)} skipped, because")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"{count:>5}  {reason}")
