@@ -24,8 +24,6 @@ AP_CONFIG_SINCE = "6.10"  # in 6.12 and not in 6.1; the release between them is 
 HOTPLUG_SINCE = "6.0"
 
 BITS = 256
-# A page may be written, but ap_config_store copies three masks of 66 characters and their separators.
-CONFIG_LENGTH = 3 * (BITS // 4 + 3)
 
 Apqn = tuple[int, int]
 """Adapter and domain: one queue."""
@@ -244,7 +242,7 @@ def parse_config(data: bytes) -> tuple[frozenset[int], frozenset[int], frozenset
 
     Raises MatrixError EINVAL.
     """
-    masks = re.split(rb"[,\n]", data.partition(b"\0")[0][:CONFIG_LENGTH])
+    masks = re.split(rb"[,\n]", data.partition(b"\0")[0])
     if len(masks) < 3:
         raise MatrixError("EINVAL", f"{len(masks)} of the 3 masks: adapters,domains,control domains")
     return parse_mask(masks[0]), parse_mask(masks[1]), parse_mask(masks[2])

@@ -158,9 +158,7 @@ class ApBus(Bus):
         }
 
     def _mask(self, name: MaskName) -> Attribute:
-        return Attribute(
-            lambda: f"{format_mask(self.ap.masks[name])}\n", lambda data: self.ap.store_mask(name, data)
-        )
+        return Attribute(lambda: f"{format_mask(self.ap.masks[name])}\n", lambda data: self.ap.store_mask(name, data))
 
 
 class MatrixDriver(Driver):

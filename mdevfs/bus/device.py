@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mdevfs.bus.kobject import Kobject
-from mdevfs.bus.power import power_folder
+from mdevfs.bus.power import power_entries
 from mdevfs.bus.subsystem import Driver, Subsystem, synthesize
-from mdevfs.sysfs.entries import Attribute, Entry, Link, relative
+from mdevfs.sysfs.entries import Attribute, Deferred, Entry, Link
 
 if TYPE_CHECKING:
     from mdevfs.bus.core import Core
@@ -43,16 +43,15 @@ class Device(Kobject):
         return {"DRIVER": self.driver.name} if self.driver is not None else {}
 
     def entries(self) -> dict[str, Entry]:
-        path = self.path
         entries: dict[str, Entry] = {
             "uevent": Attribute(self._show_uevent, self._store_uevent),
-            "power": power_folder(),
-            "subsystem": Link(relative(path, self.subsystem.path)),
+            "power": Deferred(power_entries),
+            "subsystem": Link(self, self.subsystem),
         }
         if self.driver is not None:
-            entries["driver"] = Link(relative(path, self.driver.path))
+            entries["driver"] = Link(self, self.driver)
         if self.group is not None:
-            entries["iommu_group"] = Link(relative(path, self.group.path))
+            entries["iommu_group"] = Link(self, self.group)
         if self.vfio is not None:
             entries |= self.vfio.entries()
         for group in self.groups:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mdevfs.bus.core import Core, Numbers
@@ -86,7 +86,6 @@ class Groups(Directory):
         """iommu_group_add_device."""
         group.devices = (*group.devices, device)
         device.group = group
-        self.core.tree.changed(f"{group.path}/devices", device.name)
         if len(group.devices) > 1:
             self.core.tree.refresh(group.path)
 
@@ -108,7 +107,7 @@ class Groups(Directory):
         group = self.groups.get(int(name)) if name.isascii() and name.isdigit() else None
         return group.directory() if group is not None and name == str(group.number) else None
 
-    def scan(self) -> Iterable[tuple[str, int, int]]:
+    def scan(self) -> Sequence[tuple[str, int, int]]:
         return [(str(number), Directory.mode, group.salt) for number, group in self.groups.items()]
 
     def subdirectories(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import total_ordering
+from functools import lru_cache, total_ordering
 
 from attrs import frozen
 
@@ -40,4 +40,10 @@ class Kernel:
 
     def since(self, release: str) -> bool:
         """Whether this kernel is `release` or newer."""
-        return not self < Kernel.parse(release)
+        return (self.major, self.minor) >= _numbers(release)
+
+
+@lru_cache
+def _numbers(release: str) -> tuple[int, int]:
+    kernel = Kernel.parse(release)
+    return kernel.major, kernel.minor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from mdevfs.sysfs.entries import Directory, Entry, Folder, Link, nest, relative
@@ -16,18 +16,21 @@ class Kobject:
     """A named directory that others hang below. `above` is what the kernel calls its parent; `salt` is unique
     to this life of the name."""
 
-    __slots__ = ("above", "children", "name", "salt")
+    __slots__ = ("_path", "above", "children", "name", "salt")
 
     def __init__(self, name: str, above: Kobject | None, salt: int) -> None:
         self.name = name
         self.above = above
         self.salt = salt
         self.children: Mapping[str, Kobject] = _NONE
+        self._path: str | None = None
 
     @property
     def path(self) -> str:
         """From the tree's root, without a leading slash."""
-        return f"{self.above.path}/{self.name}" if self.above is not None else self.name
+        if self._path is None:
+            self._path = f"{self.above.path}/{self.name}" if self.above is not None else self.name
+        return self._path
 
     def adopt(self, child: Kobject) -> None:
         """Hangs a child below, in the data only."""
@@ -70,7 +73,7 @@ class KobjectDirectory(Directory):
         child = self.kobject.children.get(name)
         return child.directory() if child is not None else self.own.lookup(name)
 
-    def scan(self) -> Iterable[tuple[str, int, int]]:
+    def scan(self) -> Sequence[tuple[str, int, int]]:
         found = list(self.own.scan())
         found.extend((name, _DIRECTORY, child.salt) for name, child in self.kobject.children.items())
         return found
@@ -90,9 +93,9 @@ class Links(Directory):
 
     def lookup(self, name: str) -> Entry | None:
         target = self.targets.get(name)
-        return Link(relative(self.path, target.path), target.salt) if target is not None else None
+        return Link(self.path, target, target.salt) if target is not None else None
 
-    def scan(self) -> Iterable[tuple[str, int, int]]:
+    def scan(self) -> Sequence[tuple[str, int, int]]:
         return [(name, _LINK, target.salt) for name, target in self.targets.items()]
 
     def subdirectories(self) -> int:
@@ -111,7 +114,7 @@ class Directories(Directory):
         target = self.targets.get(name)
         return target.directory() if target is not None else None
 
-    def scan(self) -> Iterable[tuple[str, int, int]]:
+    def scan(self) -> Sequence[tuple[str, int, int]]:
         return [(name, _DIRECTORY, target.salt) for name, target in self.targets.items()]
 
     def subdirectories(self) -> int:

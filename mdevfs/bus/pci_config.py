@@ -59,11 +59,12 @@ def _build(function: PciFunction) -> bytearray:
 
 def _header(space: bytearray, function: PciFunction) -> None:
     identity = function.identity
-    memory = any(not one.flags & 1 for one in function.resources.values())
+    spaces = {one.flags >> 8 & 3 for number, one in function.resources.items() if number not in VF_BARS}
     # A VF's ids read as all ones and its memory enable as 0 (SR-IOV 1.1, 3.4.1); the kernel takes them from the PF.
     ids = (0xFFFF, 0xFFFF) if function.physfn is not None else (identity.vendor, identity.device)
-    command = (0x2 if memory and function.physfn is None else 0) | (0x4 if function.enabled else 0)
-    header_type = int(function.is_bridge) | (0x80 if function.pci.is_multifunction(function.address) else 0)
+    command = (sum(spaces) if function.physfn is None else 0) | (0x4 if function.enabled else 0)
+    shared = function.physfn is None and function.pci.is_multifunction(function.address)
+    header_type = int(function.is_bridge) | (0x80 if shared else 0)
     pack_into("<HHHH", space, 0, *ids, command, 0x0010)
     pack_into("<I", space, 8, identity.class_code << 8 | identity.revision)
     space[0x0E] = header_type
@@ -77,7 +78,7 @@ def _bars(space: bytearray, function: PciFunction, numbers: range, at: int) -> N
         one = function.resources.get(number)
         if one is not None:
             pack_into("<I", space, at + 4 * place, one.start & 0xFFFFFFF0 | one.flags & 0xF)
-            if one.flags & 0xF & 4:
+            if one.flags & 4:
                 pack_into("<I", space, at + 4 * place + 4, one.start >> 32)
 
 
@@ -122,6 +123,9 @@ def _pcie(space: bytearray, function: PciFunction) -> None:
         pack_into("<H", space, _PCIE + 0x12, link if function.physfn is None else 0)
         pack_into("<I", space, _PCIE + 0x2C, ((1 << identity.link_speed) - 1) << 1)
         pack_into("<H", space, _PCIE + 0x30, identity.link_speed)
+    if function.is_bridge and function.pci.has_sriov(function.address.domain, function.secondary):
+        pack_into("<I", space, _PCIE + 0x24, 0x20)  # ARI forwarding, supported and on
+        pack_into("<H", space, _PCIE + 0x28, 0x20)
 
 
 def _extended(space: bytearray, function: PciFunction) -> None:

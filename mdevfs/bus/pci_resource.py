@@ -65,8 +65,8 @@ class PciIdentity:
             "subsystem_vendor": (self.subsystem_vendor, 0xFFFF),
             "subsystem_device": (self.subsystem_device, 0xFFFF),
         }
-        found = [f"{name} {value:#x} is not within 0 and {top:#x}" for name, (value, top) in numbers.items()
-                 if not 0 <= value <= top]
+        outside = {name: one for name, one in numbers.items() if not 0 <= one[0] <= one[1]}
+        found = [f"{name} {value:#x} is not within 0 and {top:#x}" for name, (value, top) in outside.items()]
         known = ", ".join(RESET_METHODS)
         found += [f'"{word}" is no reset method: {known}' for word in self.reset_methods if word not in RESET_METHODS]
         return found + bar_mistakes(self.bars)
@@ -99,15 +99,15 @@ class SriovCapability:
             "stride": (self.stride, 1, 0xFFFF),
             "vf_device": (self.vf_device, 0, 0xFFFF),
         }
-        found = [f"sriov {name} {value} is not within {low} and {top}" for name, (value, low, top) in numbers.items()
-                 if not low <= value <= top]
+        outside = {name: one for name, one in numbers.items() if not one[1] <= one[0] <= one[2]}
+        found = [f"sriov {name} {value} is not within {low} and {top}" for name, (value, low, top) in outside.items()]
         return found + bar_mistakes(self.vf_bars)
 
 
 def bar_mistakes(bars: tuple[Bar, ...]) -> list[str]:
     """What is wrong with a list of BARs, a line each."""
-    found = [f"a BAR of {bar.size} bytes: the size must be a power of two from 16 on" for bar in bars
-             if bar.size and (bar.size < 16 or bar.size & (bar.size - 1))]
+    odd = [bar.size for bar in bars if bar.size and (bar.size < 16 or bar.size & (bar.size - 1))]
+    found = [f"a BAR of {size} bytes: the size must be a power of two from 16 on" for size in odd]
     places = sum(1 + bar.bits64 for bar in bars)
     if places > len(BARS):
         found.append(f"the BARs take {places} places, there are {len(BARS)}; one of 64 bits takes two")
@@ -151,8 +151,10 @@ class Space:
         start = -(-self.next // align) * align
         end = start + -(-size // self.chunk) * self.chunk
         if end > self.end:
-            raise InputError(f"no room for {size:#x} bytes more in the host's {self.name} space: use smaller BARs"
-                             " or prefetchable ones of 64 bits")
+            raise InputError(
+                f"no room for {size:#x} bytes more in the host's {self.name} space: use smaller BARs"
+                " or prefetchable ones of 64 bits"
+            )
         self.next = end
         return start, end
 
@@ -206,8 +208,7 @@ class Arena:
         """The windows of a bridge to this bus (lines 13 to 15 of its `resource`)."""
         flags = (_IO | 1, _MEM, _MEM64 | _PREFETCH | _MEM | 1)
         return {
-            WINDOWS[which]: Resource(start, end - start, flags[which])
-            for which, (start, end) in self.windows.items()
+            WINDOWS[which]: Resource(start, end - start, flags[which]) for which, (start, end) in self.windows.items()
         }
 
 

@@ -6,7 +6,7 @@ import errno
 from typing import NoReturn
 
 from mdevfs.errors import KernelError
-from mdevfs.sysfs.entries import Attribute, Folder
+from mdevfs.sysfs.entries import Attribute, Entry, Folder
 from mdevfs.sysfs.parse import word
 
 
@@ -31,23 +31,26 @@ def _choice(first: str, *others: str) -> Attribute:
     return Attribute(lambda: current[0] + "\n", store)
 
 
-def power_folder(
+def power_entries(
     control: str = "auto",
     status: str = "unsupported",
     enabled: str = "disabled",
     is_async: str = "disabled",
-) -> Folder:
+) -> dict[str, Entry]:
     """The nine files that every device has (golden: tree_before.json)."""
-    return Folder(
-        {
-            "async": _choice(is_async, *{"enabled", "disabled"} - {is_async}),
-            "autosuspend_delay_ms": Attribute(_no_autosuspend, _no_autosuspend),
-            "control": _choice(control, *{"auto", "on"} - {control}),
-            "runtime_active_kids": _fixed("0"),
-            "runtime_active_time": _fixed("0"),
-            "runtime_enabled": _fixed(enabled),
-            "runtime_status": _fixed(status),
-            "runtime_suspended_time": _fixed("0"),
-            "runtime_usage": _fixed("0"),
-        }
-    )
+    return {
+        "async": _choice(is_async, *{"enabled", "disabled"} - {is_async}),
+        "autosuspend_delay_ms": Attribute(_no_autosuspend, _no_autosuspend),
+        "control": _choice(control, *{"auto", "on"} - {control}),
+        "runtime_active_kids": _fixed("0"),
+        "runtime_active_time": _fixed("0"),
+        "runtime_enabled": _fixed(enabled),
+        "runtime_status": _fixed(status),
+        "runtime_suspended_time": _fixed("0"),
+        "runtime_usage": _fixed("0"),
+    }
+
+
+def power_folder(*texts: str) -> Folder:
+    """`power_entries` as a folder."""
+    return Folder(power_entries(*texts))

@@ -8,7 +8,7 @@ from mdevfs.bus.kobject import Kobject
 from mdevfs.bus.power import power_folder
 from mdevfs.bus.subsystem import Module, synthesize
 from mdevfs.events.stream import parse_synthetic
-from mdevfs.sysfs.entries import Attribute, Entry, Link, relative
+from mdevfs.sysfs.entries import Attribute, Entry, Link
 
 if TYPE_CHECKING:
     from mdevfs.bus.core import Core
@@ -36,7 +36,7 @@ class RootDevice(Kobject):
             "power": power_folder(),
         }
         if self.module is not None:
-            entries["module"] = Link(relative(self.path, self.module.path))
+            entries["module"] = Link(self, self.module)
         return entries
 
     def _store_uevent(self, data: bytes) -> None:

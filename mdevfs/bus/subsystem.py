@@ -36,13 +36,13 @@ class Subsystem(Kobject):
         """Links a device."""
         assert isinstance(self.devices, dict)
         self.devices[device.name] = device
-        self.core.tree.changed(self.device_links, device.name)
+        self.core.tree.changed(self.device_links, device.name, links=True)
 
     def leave(self, device: Kobject) -> None:
         """Takes the link away."""
         assert isinstance(self.devices, dict)
         self.devices.pop(device.name, None)
-        self.core.tree.changed(self.device_links, device.name)
+        self.core.tree.changed(self.device_links, device.name, links=True)
 
 
 class Class(Subsystem):
@@ -174,13 +174,13 @@ class Driver(Kobject):
         """Records that `device` is bound to this driver."""
         device.driver = self
         self.bound[device.name] = device
-        self.bus.core.tree.changed(self.path, device.name)
+        self.bus.core.tree.changed(self.path, device.name, links=True)
 
     def unlink(self, device: Device) -> None:
         """Undoes `link`."""
         device.driver = None
         self.bound.pop(device.name, None)
-        self.bus.core.tree.changed(self.path, device.name)
+        self.bus.core.tree.changed(self.path, device.name, links=True)
 
     def entries(self) -> dict[str, Entry]:
         entries: dict[str, Entry] = {
@@ -189,7 +189,7 @@ class Driver(Kobject):
             "uevent": Attribute(store=lambda data: synthesize(self.bus.core, self.path, "drivers", data)),
         }
         if self.module is not None:
-            entries["module"] = Link(relative(self.path, self.module.path))
+            entries["module"] = Link(self, self.module)
         return entries
 
     def directory(self) -> Directory:

@@ -11,7 +11,7 @@ from mdevfs.bus.core import Core, Numbers
 from mdevfs.bus.device import Device
 from mdevfs.bus.iommu import Groups
 from mdevfs.bus.kobject import Kobject
-from mdevfs.sysfs.entries import Attribute, Entry, Folder, Link, relative
+from mdevfs.sysfs.entries import Attribute, Deferred, Entry, Link
 
 MAJOR = 246  # golden/tree_after.json; dynamic on a real machine
 
@@ -40,7 +40,7 @@ class Vfio:
         """What VFIO adds to the device's own directory."""
         if self.index < 0:
             return {}
-        return {"vfio-dev": Folder({f"vfio{self.index}": self.vfio_device().directory()})}
+        return {"vfio-dev": Deferred(lambda: {f"vfio{self.index}": self.vfio_device().directory()}, folders=1)}
 
 
 class _Made(Device):
@@ -79,9 +79,7 @@ class VfioDevice(_Made):
         super().__init__(record, f"vfio{record.index}", folder, "vfio-dev")
 
     def entries(self) -> dict[str, Entry]:
-        entries = super().entries()
-        device = self.record.device
-        return entries | {"device": Link(relative(self.path, device.path))}
+        return super().entries() | {"device": Link(self, self.record.device)}
 
 
 class Records(Mapping[str, Kobject]):
@@ -137,7 +135,7 @@ class VfioCore:
             self._show_group(record)
         if record.index >= 0:
             self.devices.records[record.index] = record
-            self.core.tree.changed("class/vfio-dev", f"vfio{record.index}")
+            self.core.tree.changed("class/vfio-dev", f"vfio{record.index}", links=True)
             self._send("add", record.vfio_device)
 
     def _show_group(self, record: Vfio) -> None:
@@ -150,7 +148,7 @@ class VfioCore:
 
     def _changed_group(self, record: Vfio) -> None:
         self.core.tree.changed(self.glue.path, str(record.group))
-        self.core.tree.changed("class/vfio", str(record.group))
+        self.core.tree.changed("class/vfio", str(record.group), links=True)
 
     def detach(self, device: Device, emulated: bool = False) -> None:
         """vfio_unregister_group_dev."""
@@ -161,7 +159,7 @@ class VfioCore:
                 self._send("remove", record.vfio_device)
                 del self.devices.records[record.index]
                 self.indexes.give(record.index)
-                self.core.tree.changed("class/vfio-dev", f"vfio{record.index}")
+                self.core.tree.changed("class/vfio-dev", f"vfio{record.index}", links=True)
             self._drop_group(record)
         if emulated:
             self.iommu.leave(device)

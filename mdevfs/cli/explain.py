@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdevfs.cli.output import Json, print_block, print_json
+from mdevfs.cli.table import print_table
 from mdevfs.errors import InputError, escape
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def explain(
         if json:
             print_json({"schema": 1, "pages": [attrs.asdict(page) for page in pages.values()]})
         else:
-            print_list(pages)
+            print_table((page.code, page.title) for page in pages.values())
     elif code not in pages:
         raise InputError(unknown(code, pages))
     elif json:
@@ -43,12 +44,6 @@ def catalogue() -> dict[str, Page]:
     from mdevfs.vendor.loader import pages
 
     return merge(pages())
-
-
-def print_list(pages: dict[str, Page]) -> None:
-    width = max(map(len, pages))
-    for page in pages.values():
-        print(f"{page.code:<{width}}  {page.title}")
 
 
 def print_page(page: Page) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mdevfs.bus.core import Core
-from mdevfs.bus.device import virtual_device
 from mdevfs.bus.iommu import Groups
 from mdevfs.bus.vfio import VfioCore
 from mdevfs.errors import InputError, MdevfsError
+from mdevfs.host.devices import Devices
 from mdevfs.host.mistakes import near_miss
 from mdevfs.host.plan import Plan, PlannedDevice, plan
 from mdevfs.host.read import read
@@ -14,7 +16,6 @@ from mdevfs.mdev.core import MdevCore
 from mdevfs.mdev.parent import Parent
 from mdevfs.migration.verdict import Journal
 from mdevfs.sysfs.tree import Tree
-from mdevfs.vendor.guard import GuardedDriver
 
 
 class Host:
@@ -27,7 +28,7 @@ class Host:
         self.vfio = VfioCore(self.core, self.groups)
         self.journal = Journal()
         self.mdev = MdevCore(self.core, self.vfio, plan.interfaces, self.journal)
-        self._drivers: dict[str, GuardedDriver] = {}
+        self.devices = Devices(self)
 
     @property
     def name(self) -> str:
@@ -42,38 +43,27 @@ class Host:
         wrong: list[str] = []
         for device in self.plan.devices:
             try:
-                parent = await self._add(device)
+                parents = await self.devices.add(device)
             except MdevfsError as error:
-                wrong.append(f"{device.where}: {error}")
+                wrong += [f"{device.where}: {line}" for line in str(error).splitlines()]
                 continue
-            if parent is not None:
-                wrong += await self._populate(device, parent)
+            wrong += await self._populate(device, parents)
         if wrong:
             raise InputError(f"{self.plan.described.origin}: {line}" for line in wrong)
 
-    def driver(self, planned: PlannedDevice) -> GuardedDriver:
-        """The one instance of a driver that serves this host."""
-        name = planned.driver.name
-        if name not in self._drivers:
-            self._drivers[name] = GuardedDriver(planned.driver())
-        return self._drivers[name]
-
-    async def _add(self, planned: PlannedDevice) -> Parent | None:
-        driver = self.driver(planned)
-        device = virtual_device(self.core, driver.name, planned.address)
-        device.register()
-        return self.mdev.register_parent(device, driver, planned.settings)
-
-    async def _populate(self, planned: PlannedDevice, parent: Parent) -> list[str]:
+    async def _populate(self, planned: PlannedDevice, parents: Sequence[Parent]) -> list[str]:
+        """The planned mdevs of a device, each on the first of its parents (VFs may be many) that has room."""
         wrong: dict[str, str] = {}
         for mdev, uuid in self.plan.uuids(planned):
             if mdev.where in wrong:
                 continue
-            kind = parent.types.get(mdev.type)
-            if kind is None:
-                hint = near_miss(mdev.type, parent.types)
-                wrong[mdev.where] = f'{mdev.where}.type: {parent.name} has no type "{mdev.type}"{hint}'
+            kinds = [kind for parent in parents if (kind := parent.types.get(mdev.type)) is not None]
+            if not kinds:
+                types = {type_id for parent in parents for type_id in parent.types}
+                hint = near_miss(mdev.type, types)
+                wrong[mdev.where] = f'{mdev.where}.type: {planned.address} has no type "{mdev.type}"{hint}'
                 continue
+            kind = next((one for one in kinds if one.parent.driver.available(one)), kinds[0])
             try:
                 await self.mdev.create(kind, uuid)
             except MdevfsError as error:

@@ -53,15 +53,15 @@ class MdevCore:
         return parent
 
     async def unregister_parent(self, parent: Parent) -> None:
-        """mdev_unregister_parent: `change` with MDEV_STATE=unregistered, then every mdev goes, then the types."""
+        """mdev_unregister_parent: every mdev goes, then the types, then `change` with MDEV_STATE=unregistered."""
         parent.gone = True
-        parent.device.send("change", {"MDEV_STATE": "unregistered"})
+        self.parents_class.leave(parent.device)
         for mdev in list(parent.mdevs):
             await self.remove(mdev)
-        self.parents_class.leave(parent.device)
         del self.parents[parent.device.name]
         parent.device.groups = tuple(group for group in parent.device.groups if group != parent.entries)
         parent.device.refresh()
+        parent.device.send("change", {"MDEV_STATE": "unregistered"})
 
     def _mdev_driver(self, hooks: VendorHooks) -> MdevDriver:
         name = hooks.mdev_driver(self.core.kernel)
@@ -81,7 +81,7 @@ class MdevCore:
         except Refusal as refusal:
             if isinstance(refusal, Refused | RefusedVerdict):
                 text = data.removesuffix(b"\n").decode("latin-1")
-                kind.last_verdict = self.journal.record("create", kind.path, text, refusal.verdict)
+                kind.last_verdict = self.journal.record("create", kind, text, refusal.verdict)
             raise
 
     def _parse(self, data: bytes) -> str:
@@ -155,7 +155,7 @@ class MdevCore:
         self.bus.join(mdev)
         mdev.send("bind")
         mdev.type.mdevs[mdev.name] = mdev
-        self.core.tree.changed(f"{mdev.type.path}/devices", mdev.name)
+        self.core.tree.changed(f"{mdev.type.path}/devices", mdev.name, links=True)
 
     # -- remove
 
@@ -174,7 +174,6 @@ class MdevCore:
         if mdev.removing:
             raise KernelError(errno.ENODEV)
         mdev.removing = True
-        mdev.refresh()
         try:
             if mdev.driver is not None:
                 await mdev.driver.release(mdev)
@@ -184,7 +183,7 @@ class MdevCore:
             raise
         tree, kind = self.core.tree, mdev.type
         del kind.mdevs[mdev.name]
-        tree.changed(f"{kind.path}/devices", mdev.name)
+        tree.changed(f"{kind.path}/devices", mdev.name, links=True)
         mdev.unregister()
         kind.parent.count -= 1
 

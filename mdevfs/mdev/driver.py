@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import trio
+
 from mdevfs.bus.device import Device
 from mdevfs.bus.kernel import Kernel
 from mdevfs.bus.subsystem import Bus, Driver, Module
@@ -42,10 +44,10 @@ class VendorHooks(Protocol):
     def types(self, parent: Parent) -> Sequence[MdevType]:
         """The types that this parent offers, in the driver's order."""
 
-    def available(self, type: Type) -> int:
+    def available(self, type: Type) -> int | Awaitable[int]:
         """What `available_instances` shows."""
 
-    def claim(self, type: Type) -> None:
+    def claim(self, type: Type) -> None | Awaitable[None]:
         """Raises Refused when the driver has no room for one more."""
 
     def probe(self, mdev: Mdev) -> None | Awaitable[None]:
@@ -74,20 +76,19 @@ class MdevDriver(Driver):
     """`bus/mdev/drivers/<name>`: binds mdevs when they are created. mdev_bus has no match for an mdev that was
     unbound (6.1, `mdev_match`), so `bind` answers ENODEV for ever."""
 
-    __slots__ = ("hooks", "vfio")
+    __slots__ = ("_claiming", "hooks", "vfio")
 
     def __init__(self, name: str, bus: Bus, module: Module, hooks: VendorHooks, vfio: VfioCore) -> None:
         super().__init__(name, bus, module)
         self.hooks = hooks
         self.vfio = vfio
+        self._claiming = trio.Lock()
 
     async def probe(self, device: Device) -> None:
         """The vendor's claim and probe, then VFIO's devices; on failure all counts are as they were."""
         mdev: Mdev = device  # type: ignore[assignment]
         kind = mdev.type
-        if self.hooks.max_instances is None:
-            self.hooks.claim(kind)
-        self._count(kind, 1)
+        await self._claim(kind)
         try:
             pending = self.hooks.probe(mdev)
             if pending is not None:
@@ -97,11 +98,22 @@ class MdevDriver(Driver):
             raise
         self.vfio.attach(mdev, emulated=True)
 
+    async def _claim(self, kind: Type) -> None:
+        """The vendor's claim and the count; of slow claims one at a time, so that each sees what the last one took."""
+        pending = self.hooks.claim(kind) if self.hooks.max_instances is None else None
+        if pending is None:
+            self._count(kind, 1)
+            return
+        async with self._claiming:
+            await pending
+            self._count(kind, 1)
+
     async def remove(self, device: Device) -> None:
         """The vendor's remove, then VFIO's devices. If the vendor's raises, nothing has changed."""
         mdev: Mdev = device  # type: ignore[assignment]
         pending = self.hooks.remove(mdev)
         if pending is not None:
+            mdev.refresh()  # sysfs_remove_file_self: the `remove` file goes first, which shows only while others can look
             await pending
         self.vfio.detach(mdev, emulated=True)
         self._count(mdev.type, -1)

@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
 
 from mdevfs.bus.device import Device
+from mdevfs.bus.kobject import KobjectDirectory
 from mdevfs.bus.subsystem import Subsystem
 from mdevfs.migration.handshake import verdict_entries, version_entry
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Journal, Record, Verdict
-from mdevfs.sysfs.entries import Attribute, Entry, Link, relative
+from mdevfs.sysfs.entries import Attribute, Directory, Entry, Link
 
 if TYPE_CHECKING:
     from mdevfs.mdev.parent import Parent
@@ -37,6 +38,10 @@ class Mdev(Device):
         return self.name
 
     @property
+    def path(self) -> str:
+        return f"{self.type.parent.device.path}/{self.name}"  # not kept: there may be 100,000
+
+    @property
     def parent(self) -> Parent:
         """The parent that it was created on."""
         return self.type.parent
@@ -53,7 +58,7 @@ class Mdev(Device):
     def entries(self) -> dict[str, Entry]:
         core, driver = self.parent.mdev_core, self.parent.driver
         entries = super().entries()
-        entries["mdev_type"] = Link(relative(self.path, self.type.path), self.type.salt)
+        entries["mdev_type"] = Link(self, self.type, self.type.salt)
         if not self.removing:
             entries["remove"] = Attribute(store=lambda data: core.remove_store(self, data))
         if self.driver is not None:
@@ -64,8 +69,25 @@ class Mdev(Device):
                 entries |= verdict_entries(self, driver.migrates)
         return entries
 
+    def directory(self) -> Directory:
+        return MdevDirectory(self)
+
     def migration_string(self) -> str | Awaitable[str]:
         return self.parent.driver.migration_string(self)
 
     def check_source(self, source: str) -> Verdict | Awaitable[Verdict]:
         return self.parent.driver.check(self, source)
+
+
+class MdevDirectory(KobjectDirectory):
+    """All mdevs of a type show the same folders, so stat(2) of one need not make them to count them."""
+
+    __slots__ = ()
+
+    def subdirectories(self) -> int:
+        mdev = self.kobject
+        assert isinstance(mdev, Mdev)
+        counts, bound = mdev.type.folders, mdev.driver is not None
+        if bound not in counts:
+            counts[bound] = super().subdirectories()
+        return counts[bound]

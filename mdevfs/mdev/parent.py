@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mdevfs.bus.core import Core
 from mdevfs.bus.device import Device
 from mdevfs.bus.kobject import Directories, Kobject
+from mdevfs.migration.parameters import Value
 from mdevfs.sysfs.entries import Entry, Overlay
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class Parent:
     """A device with types. `count` is the core's number of mdevs, `used` the weight that the bound ones take.
 
-    `settings` are the driver's settings of this device, `data` is the driver's own.
+    `settings` are the driver's settings of this device, `data` is the driver's own; `params` and `string` are those of
+    a physical function that migrates itself.
     """
 
     def __init__(self, device: Device, driver: VendorHooks, settings: object, mdev_core: MdevCore) -> None:
@@ -29,6 +31,8 @@ class Parent:
         self.settings = settings
         self.mdev_core = mdev_core
         self.data: object = None
+        self.params: Mapping[str, Value] = {}
+        self.string: str | None = None
         self.count = 0
         self.used = 0
         self.types: dict[str, Type] = {}

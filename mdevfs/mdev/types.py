@@ -52,9 +52,10 @@ class MdevType:
 
 
 class Type(Kobject):
-    """One type of one parent. `bound` counts its mdevs that a driver holds, those on their way included."""
+    """One type of one parent. `bound` counts its mdevs that a driver holds, those on their way included;
+    `folders` how many subdirectories an mdev has, by whether it is bound."""
 
-    __slots__ = ("bound", "last_verdict", "mdevs", "parent", "spec", "string")
+    __slots__ = ("bound", "folders", "last_verdict", "mdevs", "parent", "spec", "string")
 
     def __init__(self, parent: Parent, spec: MdevType, type_id: str) -> None:
         super().__init__(type_id, parent.types_folder, next(parent.core.salts))
@@ -62,6 +63,7 @@ class Type(Kobject):
         self.spec = spec
         self.mdevs: dict[str, Kobject] = {}
         self.bound = 0
+        self.folders: dict[bool, int] = {}
         self.last_verdict: Record | None = None
         self.string: str | None = None
 
@@ -84,7 +86,7 @@ class Type(Kobject):
         spec, driver, core = self.spec, self.parent.driver, self.parent.mdev_core
         entries: dict[str, Entry] = {
             "create": Attribute(store=lambda data: core.create_store(self, data)),
-            "available_instances": Attribute(lambda: f"{driver.available(self)}\n"),
+            "available_instances": Attribute(self._show_available),
             "device_api": Attribute(lambda: f"{spec.device_api}\n"),
             "devices": Overlay(Links(f"{self.path}/devices", self.mdevs)),
         }
@@ -98,6 +100,10 @@ class Type(Kobject):
             entries |= verdict_entries(self, driver.migrates)
         return {**entries, **driver.type_entries(self)}
 
+    def _show_available(self) -> str | Awaitable[str]:
+        number = self.parent.driver.available(self)
+        return f"{number}\n" if isinstance(number, int) else _line(number)
+
     def migration_string(self) -> str | Awaitable[str]:
         return self.parent.driver.migration_string(self)
 
@@ -105,3 +111,5 @@ class Type(Kobject):
         return self.parent.driver.check(self, source)
 
 
+async def _line(number: Awaitable[int]) -> str:
+    return f"{await number}\n"

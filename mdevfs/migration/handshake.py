@@ -71,7 +71,7 @@ async def judge(endpoint: Endpoint, data: bytes) -> Record:
     source = parse(data)
     if isinstance(source, Verdict):
         text = data.removesuffix(b"\n").decode("latin-1")
-        return endpoint.journal.record("handshake", endpoint.path, text, source)
+        return endpoint.journal.record("handshake", endpoint, text, source)
     try:
         verdict = endpoint.check_source(source)
         if not isinstance(verdict, Verdict):
@@ -80,7 +80,7 @@ async def judge(endpoint: Endpoint, data: bytes) -> Record:
         verdict = refusal.verdict
     except MdevfsError as error:
         verdict = fault_verdict(error)
-    return endpoint.journal.record("handshake", endpoint.path, source, verdict)
+    return endpoint.journal.record("handshake", endpoint, source, verdict)
 
 
 class CheckSession(Session):

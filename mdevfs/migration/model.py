@@ -41,14 +41,20 @@ class DeviceModel:
         for param in self.params:
             found += param.mistakes()
         for version, values in self.versions.items():
-            for name, value in values.items():
-                known = self.parameters.get(name)
-                if known is None:
-                    near = difflib.get_close_matches(name, names, 1)
-                    hint = f", did you mean {near[0]}?" if near else ""
-                    found.append(f"version {version} names the unknown parameter {name}{hint}")
-                elif not known.allows(value):
-                    found.append(f"version {version}: {name}={value!r} is not allowed ({known.rule()})")
+            found += [f"version {version} {mistake}" for mistake in self.mistakes_of(values)]
+        return found
+
+    def mistakes_of(self, values: Values) -> list[str]:
+        """Why no device of this model can be made with these values; each goes on after what gives them."""
+        found = []
+        for name, value in values.items():
+            known = self.parameters.get(name)
+            if known is None:
+                near = difflib.get_close_matches(name, self.parameters, 1)
+                hint = f", did you mean {near[0]}?" if near else ""
+                found.append(f"names the unknown parameter {name}{hint}")
+            elif mistake := known.mistake(value):
+                found.append(f"gives {name} the value {mistake}")
         return found
 
     def initial(self, changes: Values | None = None) -> dict[str, Value]:
@@ -64,10 +70,10 @@ class DeviceModel:
         """Whether state of a device that says `source` loads into one with these values; every reason if not."""
         if source == self.write(values):
             return YES
-        name, _, rest = source.partition(",")
+        name, *items = source.split(",")
         if name != self.name:
             return Verdict.no([self._other_model(name)])
-        return Verdict.no(self._compare(values, rest.split(",") if rest else []))
+        return Verdict.no(self._compare(values, items))
 
     def _other_model(self, name: str) -> Reason:
         if not _NAME.match(name):

@@ -48,6 +48,10 @@ class Parameter:
         """The one way to write a value."""
         return quote(str(value))
 
+    def holds(self, value: Value) -> bool:
+        """Whether that is a value of its type at all."""
+        return isinstance(value, str)
+
     def allows(self, value: Value) -> bool:
         """Whether this device can have that value."""
         return self.allowed is None or value in self.allowed
@@ -60,19 +64,34 @@ class Parameter:
         """What `allowed` says, in words."""
         if self.allowed is None:
             return f"any {self.type}"
+        if not self.allowed:
+            return "nothing"
         if isinstance(self.allowed, range):
-            return f"{self.allowed.start} to {self.allowed.stop - 1}"
+            steps = f" in steps of {self.allowed.step}" if self.allowed.step != 1 else ""
+            return f"{self.allowed[0]} to {self.allowed[-1]}{steps}"
         return "one of " + ", ".join(self.format(value) for value in self.allowed)
 
     def mistakes(self) -> list[str]:
         """What is impossible about it."""
         found = []
-        if not self.name or re.search(r"[=/,\s]", self.name) or not self.name.isprintable():
-            found.append(f"parameter name {self.name!r} is empty or holds '=', '/', ',' or white space")
+        if not self.name or re.search(r"[=/,\s]", self.name) or not (self.name.isascii() and self.name.isprintable()):
+            found.append(f"parameter name {self.name!r} is empty or holds '=', '/', ',', white space or no ASCII")
         for what, value in (("init", self.init), ("off", self.off)):
-            if value is not None and not self.allows(value):
-                found.append(f"{self.name}: {what} value {value!r} is not allowed ({self.rule()})")
+            if value is not None and (mistake := self.mistake(value)):
+                found.append(f"{self.name}: {what} value {mistake}")
         return found
+
+    def mistake(self, value: Value) -> str | None:
+        """Why no device can have that value; None when one can."""
+        if not self.holds(value):
+            return f"{value!r} is no {self.type}"
+        if not self.allows(value):
+            return f"{value!r} is not allowed ({self.rule()})"
+        try:
+            kept = self.parse(self.format(value)) == value
+        except ValueError:
+            kept = False
+        return None if kept else f"{value!r} cannot be written in a string"
 
 
 @frozen
@@ -80,6 +99,9 @@ class Int(Parameter):
     """An integer; `allowed` is a range or a collection of numbers."""
 
     type: str = field(init=False, default="int")
+
+    def holds(self, value: Value) -> bool:
+        return type(value) is int  # not a bool
 
     def parse(self, text: str) -> Value:
         if not _INTEGER.match(text) or text == "-0":
@@ -92,6 +114,9 @@ class Bool(Parameter):
     """`on` or `off`."""
 
     type: str = field(init=False, default="bool")
+
+    def holds(self, value: Value) -> bool:
+        return isinstance(value, bool)
 
     def parse(self, text: str) -> Value:
         if text not in ("on", "off"):
@@ -122,6 +147,12 @@ class Set(Parameter):
     def format(self, value: Value) -> str:
         assert isinstance(value, frozenset)
         return "+".join(sorted(quote(word) for word in value))
+
+    def holds(self, value: Value) -> bool:
+        return isinstance(value, frozenset) and all(isinstance(word, str) for word in value)
+
+    def rule(self) -> str:
+        return f"words of {', '.join(quote(str(word)) for word in self.allowed)}" if self.allowed else super().rule()
 
     def allows(self, value: Value) -> bool:
         return self.allowed is None or (isinstance(value, frozenset) and value <= set(self.allowed))

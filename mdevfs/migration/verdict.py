@@ -8,9 +8,10 @@ import json
 import logging
 import time
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, Protocol
 
-from attrs import field, frozen
+from attrs import define, field, frozen
+from attrs.validators import deep_iterable, in_, instance_of, optional
 
 from mdevfs.errors import MdevfsError, Refusal, escape
 
@@ -19,18 +20,20 @@ log = logging.getLogger(__name__)
 Side = Literal["source", "target", "both"]
 Operation = Literal["handshake", "create", "parameter", "load"]
 
+_TEXT = instance_of(str)  # a vendor driver's mistake shows in the driver's own frame
+
 
 @frozen
 class Reason:
     """One reason for a no. `source` and `target` are both sides' values, `rule` a sentence, `mend` what to do."""
 
-    code: str
-    rule: str
-    parameter: str | None = None
-    source: str | None = None
-    target: str | None = None
-    side: Side = "both"
-    mend: str | None = None
+    code: str = field(validator=_TEXT)
+    rule: str = field(validator=_TEXT)
+    parameter: str | None = field(default=None, validator=optional(_TEXT))
+    source: str | None = field(default=None, validator=optional(_TEXT))
+    target: str | None = field(default=None, validator=optional(_TEXT))
+    side: Side = field(default="both", validator=in_(("source", "target", "both")))
+    mend: str | None = field(default=None, validator=optional(_TEXT))
 
     def sentence(self) -> str:
         """The reason on one line, safe for logs and terminals."""
@@ -49,8 +52,8 @@ def _quoted(value: str | None) -> str:
 class Verdict:
     """The outcome of a check; without reasons it is a yes. `errno` is what the refused write answers."""
 
-    reasons: tuple[Reason, ...] = ()
-    errno: int = _errno.EINVAL
+    reasons: tuple[Reason, ...] = field(default=(), validator=deep_iterable(instance_of(Reason), instance_of(tuple)))
+    errno: int = field(default=_errno.EINVAL, validator=in_(_errno.errorcode))
 
     @property
     def compatible(self) -> bool:
@@ -104,16 +107,16 @@ class RefusedVerdict(Refusal):
         self.errno = verdict.errno
 
 
-@frozen
+@define(eq=False)
 class Record:
-    """A verdict as it was given: who was asked what, when."""
+    """A verdict as it was given: who was asked what, when. Not to be changed; `frozen` would cost 1 us a handshake."""
 
     seq: int
     time: float
     operation: Operation
-    target: str
+    target: Endpoint
     source: str
-    verdict: Verdict = field(default=YES)
+    verdict: Verdict = YES
 
     def json(self) -> str:
         """The object that `mdevfs/last_verdict` and `mdevfs/check` show, and a newline."""
@@ -123,7 +126,7 @@ class Record:
             "seq": self.seq,
             "time": self.time,
             "operation": self.operation,
-            "target": self.target,
+            "target": self.target.path,
             "source": self.source,
             "compatible": verdict.compatible,
             "errno": None if verdict.compatible else _errno.errorcode.get(verdict.errno, str(verdict.errno)),
@@ -143,18 +146,26 @@ class Record:
         return json.dumps(document) + "\n"
 
 
+class Endpoint(Protocol):
+    """Who was asked: anything with a path in the tree."""
+
+    @property
+    def path(self) -> str:
+        """From the tree's root."""
+
+
 class Journal:
     """Numbers a host's verdicts and logs its refusals."""
 
     def __init__(self) -> None:
         self._seq = itertools.count(1)
 
-    def record(self, operation: Operation, target: str, source: str, verdict: Verdict) -> Record:
-        """A record of this verdict; `target` is the path of who was asked, `source` what was written."""
+    def record(self, operation: Operation, target: Endpoint, source: str, verdict: Verdict) -> Record:
+        """A record of this verdict; `target` is who was asked, `source` what was written."""
         record = Record(next(self._seq), time.time(), operation, target, source, verdict)
         if verdict.reasons:
             reasons = "; ".join(reason.sentence() for reason in verdict.reasons)
-            log.info('%s: %s of "%s" refused: %s', target, operation, escape(source)[:200], reasons)
+            log.info('%s: %s of "%s" refused: %s', target.path, operation, escape(source)[:200], reasons)
         return record
 
 

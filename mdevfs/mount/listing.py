@@ -3,20 +3,25 @@ and go."""
 
 from __future__ import annotations
 
-import stat
+import os
+import time
 from bisect import bisect_right
 from collections.abc import Callable
 
 import pyfuse3
 from pyfuse3 import EntryAttributes
 
+from mdevfs.sysfs.entries import Link
 from mdevfs.sysfs.tree import Node, Tree
 
 DOT, DOT_DOT = 1, 2
+LINK = Link.mode
+# Seconds. Every change goes through this process, which tells the kernel before it answers.
+FOREVER = 86400.0
 
 
 class Listing:
-    """A snapshot of a directory, taken at offset 0; positions are the names' hashes (kernfs orders them so too)."""
+    """A snapshot of a directory, taken at offset 0; positions are those of `Tree.list`."""
 
     def __init__(self, tree: Tree, node: Node, attributes: Callable[[Node], EntryAttributes]) -> None:
         self.tree = tree
@@ -24,11 +29,10 @@ class Listing:
         self.attributes = attributes
         self.names: list[tuple[int, str, int, int]] = []
         self.generation = -1
-        self.template: EntryAttributes | None = None
 
     def reply(self, start: int, token: pyfuse3.ReaddirToken) -> None:
         """Fills one readdir answer with what comes after position `start`."""
-        if start == 0:
+        if start == 0 or self.generation < 0:
             self.names = self.tree.list(self.node)
             self.generation = self.tree.generation
         if start < DOT and not self._dot(token, b".", self.node, DOT):
@@ -36,32 +40,48 @@ class Listing:
         if start < DOT_DOT and not self._dot(token, b"..", self.node.parent or self.node, DOT_DOT):
             return
         first = bisect_right(self.names, start, key=lambda name: name[0]) if start > DOT_DOT else 0
-        for index in range(first, len(self.names)):
-            if not self._name(token, *self.names[index]):
-                return
+        if self.tree.generation != self.generation:
+            self._update(first)
+        self._names(token, first)
 
     def _dot(self, token: pyfuse3.ReaddirToken, name: bytes, node: Node, position: int) -> bool:
         # The kernel takes no reference for these two (fs/fuse/readdir.c, fuse_direntplus_link).
         return pyfuse3.readdir_reply(token, name, self.attributes(node), position)
 
-    def _name(self, token: pyfuse3.ReaddirToken, position: int, name: str, mode: int, salt: int) -> bool:
-        if self.tree.generation != self.generation:
-            if self.node.dead or (entry := self.node.directory.lookup(name)) is None:
-                return True  # gone since the snapshot
-            mode, salt = entry.mode, entry.salt
-        node = self.tree.listed(self.node, name, mode, salt)
-        attr = self._link(node) if stat.S_ISLNK(mode) and node.memory is None else self.attributes(node)
-        if not pyfuse3.readdir_reply(token, name.encode(), attr, position):
-            self.tree.forget(node.inode, 0)
-            return False
-        node.lookups += 1
-        return True
+    def _update(self, first: int) -> None:
+        """Leaves out what has gone since the snapshot, and finds anew what was replaced."""
+        self.generation = self.tree.generation
+        directory = self.node.directory if not self.node.dead else None
+        kept = []
+        for position, name, _, _ in self.names[first:]:
+            entry = directory.lookup(name) if directory is not None else None
+            if entry is not None:
+                kept.append((position, name, entry.mode, entry.salt))
+        self.names[first:] = kept
 
-    def _link(self, node: Node) -> EntryAttributes:
-        """Links differ in inode and times only; one object serves a whole listing."""
-        attr = self.template
-        if attr is None:
-            attr = self.template = self.attributes(node)
-        attr.st_ino = node.inode
-        attr.st_atime_ns = attr.st_mtime_ns = attr.st_ctime_ns = node.loaded
+    def _names(self, token: pyfuse3.ReaddirToken, first: int) -> None:
+        # The loop that a listing of 100,000 names spends its time in.
+        names, tree, parent, reply = self.names, self.tree, self.node, pyfuse3.readdir_reply
+        known = parent.children or {}
+        link, now = self._template(), time.time_ns()
+        link.st_atime_ns = link.st_mtime_ns = link.st_ctime_ns = now
+        for index in range(first, len(names)):
+            position, name, mode, salt = names[index]
+            if mode == LINK and name not in known:
+                link.st_ino = inode = tree.note(parent, name, mode, salt, now)
+                if not reply(token, name.encode(), link, position):
+                    tree.forget(inode, 1)
+                    return
+            else:
+                node = tree.listed(parent, name, mode, salt)
+                if not reply(token, os.fsencode(name), self.attributes(node), position):
+                    tree.forget(node.inode, 0)
+                    return
+                node.lookups += 1
+
+    def _template(self) -> EntryAttributes:
+        """Links differ in inode and times only; one object serves a whole answer."""
+        attr = self.attributes(self.node)
+        attr.st_mode, attr.st_nlink, attr.st_uid, attr.st_gid = LINK, 1, self.tree.uid, self.tree.gid
+        attr.entry_timeout = attr.attr_timeout = FOREVER
         return attr

@@ -9,6 +9,14 @@ from pathlib import Path
 from mdevfs.errors import InputError
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+class Formatter(logging.Formatter):
+    """Escapes control characters, wherever they come from: an exception's text may quote what somebody wrote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).translate(_CONTROLS)
 
 
 def configure(log_file: Path | None, debug: bool, foreground: bool) -> None:
@@ -28,7 +36,7 @@ def configure(log_file: Path | None, debug: bool, foreground: bool) -> None:
         # Until the mount answers, warnings about the host belong to whoever waits at the terminal.
         handlers.append(logging.StreamHandler())
     for handler in handlers:
-        handler.setFormatter(logging.Formatter(FORMAT))
+        handler.setFormatter(Formatter(FORMAT))
         logger.addHandler(handler)
     logger.propagate = False
     for other in ("pyfuse3", "trio"):

@@ -19,15 +19,14 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
 from mdevfs.errors import KernelError, MdevfsError
-from mdevfs.mount.listing import Listing
+from mdevfs.mount.invalidate import Invalidator
+from mdevfs.mount.listing import FOREVER, Listing
 from mdevfs.sysfs.entries import Link
-from mdevfs.sysfs.files import POLL_IDLE, File
+from mdevfs.sysfs.files import POLL_IDLE, AttributeFile, File
 from mdevfs.sysfs.tree import Memory, Node, Tree
 
 log = logging.getLogger("mdevfs.mount")
 
-# Seconds. Every change goes through this process, which tells the kernel before it answers (`settle`).
-FOREVER = 86400.0
 MAX_SIZE = 2**31  # truncate beyond it is EFBIG: kernfs keeps s_maxbytes at MAX_NON_LFS
 
 P = ParamSpec("P")
@@ -39,9 +38,9 @@ def guarded(handler: Handler[P, R]) -> Handler[P, R]:
     """The one wrapper of every handler."""
 
     @functools.wraps(handler)
-    async def wrapper(self: SysfsOperations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def wrapper(self: SysfsOperations, /, *args: P.args, **_: P.kwargs) -> R:
         try:
-            return await handler(self, *args, **kwargs)
+            return await handler(self, *args)  # type: ignore[call-arg]
         except FUSEError:
             raise
         except MdevfsError as error:
@@ -73,15 +72,11 @@ class SysfsOperations(pyfuse3.Operations):
         self._files: dict[int, File] = {}
         self._listings: dict[int, Listing] = {}
         self._next_handle = 0
+        self._info = FileInfo(direct_io=True)  # copied into each answer
         self._settling = trio.Lock()
+        self.invalidator = Invalidator()
 
     # -- names and attributes
-
-    def _node(self, inode: int) -> Node:
-        node = self.tree.nodes.get(inode)
-        if node is None:
-            raise KernelError(errno.ESTALE)
-        return node
 
     def attributes(self, node: Node) -> EntryAttributes:
         """What stat shows of a node."""
@@ -103,7 +98,7 @@ class SysfsOperations(pyfuse3.Operations):
 
     @guarded
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> EntryAttributes:
-        parent = self._node(parent_inode)
+        parent = self.tree.node(parent_inode)
         if name == b".":
             node = parent
         elif name == b"..":
@@ -120,7 +115,7 @@ class SysfsOperations(pyfuse3.Operations):
 
     @guarded
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> EntryAttributes:
-        return self.attributes(self._node(inode))
+        return self.attributes(self.tree.node(inode))
 
     @guarded
     async def setattr(
@@ -131,7 +126,7 @@ class SysfsOperations(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> EntryAttributes:
-        node = self._node(inode)
+        node = self.tree.node(inode)
         if fields.update_size and attr.st_size >= MAX_SIZE:
             raise KernelError(errno.EFBIG)
         kept = (fields.update_mode, fields.update_uid, fields.update_gid, fields.update_atime, fields.update_mtime)
@@ -141,7 +136,7 @@ class SysfsOperations(pyfuse3.Operations):
 
     @guarded
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        entry = self._node(inode).entry
+        entry = self.tree.node(inode).entry
         if not isinstance(entry, Link):
             raise KernelError(errno.EINVAL)
         return os.fsencode(entry.target)
@@ -157,13 +152,17 @@ class SysfsOperations(pyfuse3.Operations):
 
     @guarded
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> FileInfo:
-        if flags == os.O_RDONLY and not self._node(inode).permissions & 0o444:
+        node = self.tree.node(inode)
+        if flags == os.O_RDONLY and not node.permissions & 0o444:
             # Without O_LARGEFILE it is no open(2) but the kernel's own, for FS_IOC_GETFLAGS (fuse_priv_ioctl_prepare).
             raise KernelError(errno.ENOTTY)
-        file = await self.tree.open(self._node(inode), flags)
+        file = self.tree.file(node, flags)
+        if file.__class__ is not AttributeFile:
+            await file.opening()
         self._next_handle = handle = self._next_handle + 1
         self._files[handle] = file
-        return FileInfo(fh=handle, direct_io=True)
+        self._info.fh = handle
+        return self._info
 
     @guarded
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -201,7 +200,7 @@ class SysfsOperations(pyfuse3.Operations):
     @guarded
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         self._next_handle = handle = self._next_handle + 1
-        self._listings[handle] = Listing(self.tree, self._node(inode), self.attributes)
+        self._listings[handle] = Listing(self.tree, self.tree.node(inode), self.attributes)
         return handle
 
     @guarded
@@ -217,11 +216,11 @@ class SysfsOperations(pyfuse3.Operations):
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
         if not name.startswith((b"trusted.", b"security.")):
             raise KernelError(errno.EOPNOTSUPP)
-        self.tree.remember(self._node(inode)).xattrs[os.fsdecode(name)] = value
+        self.tree.remember(self.tree.node(inode)).xattrs[os.fsdecode(name)] = value
 
     @guarded
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        memory = self._node(inode).memory
+        memory = self.tree.node(inode).memory
         value = memory.xattrs.get(os.fsdecode(name)) if memory is not None else None
         if value is not None:
             return value
@@ -230,19 +229,21 @@ class SysfsOperations(pyfuse3.Operations):
 
     @guarded
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
-        memory = self._node(inode).memory
+        memory = self.tree.node(inode).memory
         return [os.fsencode(name) for name in memory.xattrs] if memory is not None else []
 
     @guarded
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        memory = self._node(inode).memory
+        memory = self.tree.node(inode).memory
         if memory is None or memory.xattrs.pop(os.fsdecode(name), None) is None:
             known = name.startswith((b"trusted.", b"security."))
             raise KernelError(errno.ENODATA if known else errno.EOPNOTSUPP)
 
     # -- what nobody may do in sysfs, root included
 
-    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext) -> NoReturn:
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+    ) -> NoReturn:
         raise FUSEError(errno.EACCES if stat.S_ISREG(mode) else errno.EPERM)
 
     create = _never(errno.EACCES)
@@ -260,32 +261,18 @@ class SysfsOperations(pyfuse3.Operations):
     async def settle(self) -> None:
         """Makes the kernel forget what the tree's changes made wrong; when it returns, nobody sees the old state.
 
-        Attributes are invalidated here. Names are invalidated in a thread: that call waits for requests in the same
-        directory, which only this thread can answer.
+        Names below a directory that is gone itself are gone with it.
         """
         async with self._settling:
             tree = self.tree
             touched, tree.touched = tree.touched, set()
             stale, tree.stale = tree.stale, []
             for inode in touched:
-                if (node := tree.nodes.get(inode)) is not None and not node.dead:
-                    _tell(pyfuse3.invalidate_inode, inode, True)
+                if inode in tree.nodes:
+                    self.invalidator.attributes(inode)
             names = [(inode, os.fsencode(name)) for inode, name in stale if inode in tree.nodes]
             if names:
-                await trio.to_thread.run_sync(_invalidate, names)
-
-
-def _invalidate(names: Sequence[tuple[int, bytes]]) -> None:
-    for inode, name in names:
-        _tell(pyfuse3.invalidate_entry, inode, name)
-
-
-def _tell(invalidate: Callable[..., None], *what: object) -> None:
-    try:
-        invalidate(*what)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # else the kernel had forgotten it by itself
-            log.warning("%s%r: %s", invalidate.__name__, what, error)
+                await self.invalidator.names(names)
 
 
 def _remember(memory: Memory, attr: EntryAttributes, fields: pyfuse3.SetattrFields) -> None:

@@ -46,9 +46,9 @@ def mounted_at(path: Path) -> Mounted | None:
 
 
 def is_dead(path: Path) -> bool:
-    """Whether the server behind a FUSE mount has died."""
+    """Whether the server behind a FUSE mount has died. statvfs(2) always asks it; stat(2) may be answered without."""
     try:
-        path.stat()
+        os.statvfs(path)
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
@@ -63,7 +63,9 @@ def prepare(path: Path) -> None:
     if is_dead(path):
         if there is None or not there.ours:
             what = f"{there.fstype} {there.source}" if there else "a file system"
-            raise MachineError(f"{path} holds the dead mount of {what}, which is not ours to take away: unmount it first")
+            raise MachineError(
+                f"{path} holds the dead mount of {what}, which is not ours to take away: unmount it first"
+            )
         unmount(path, lazy=True)
     elif there is not None and there.ours:
         raise InputError(f"{path} already shows a host; end that one first: mdevfs umount {path}")
@@ -77,7 +79,9 @@ def prepare(path: Path) -> None:
 def _check_fuse() -> None:
     device = Path("/dev/fuse")
     if not device.exists():
-        raise MachineError("there is no /dev/fuse: load the module fuse, or give it to this container; see `mdevfs doctor`")
+        raise MachineError(
+            "there is no /dev/fuse: load the module fuse, or give it to this container; see `mdevfs doctor`"
+        )
     if os.geteuid() != 0:
         if shutil.which("fusermount3") is None:
             raise MachineError("fusermount3 is missing: install the package fuse3; see `mdevfs doctor`")

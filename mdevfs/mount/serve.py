@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
-from mdevfs.errors import MachineError
+from mdevfs.errors import MachineError, escape
 from mdevfs.mount.operations import SysfsOperations
 from mdevfs.mount.places import FSNAME
 from mdevfs.sysfs.tree import Tree
@@ -40,6 +41,8 @@ async def serve(tree: Tree, mountpoint: Path, *, private: bool, ready: Callable[
         pyfuse3.init(operations, str(mountpoint), options(private))
     except RuntimeError as error:
         raise MachineError(f"cannot mount on {mountpoint}: {error}; see `mdevfs doctor`") from None
+    operations.invalidator.start()
+    _calm_gc()
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
@@ -47,8 +50,16 @@ async def serve(tree: Tree, mountpoint: Path, *, private: bool, ready: Callable[
             await pyfuse3.main(max_tasks=1000)
             nursery.cancel_scope.cancel()
     finally:
+        operations.invalidator.stop()
         pyfuse3.close(unmount=True)
         log.info("%s is unmounted", mountpoint)
+
+
+def _calm_gc() -> None:
+    # Reference counts free what a request makes. The collector, left as it is, walks all of a large host again and
+    # again while the kernel lists it: a third of the time of an `ls` of 100,000 names.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 async def _end_on_signal(scope: trio.CancelScope) -> None:
@@ -68,7 +79,11 @@ async def _announce(mountpoint: Path, ready: Callable[[], None]) -> None:
 def _notify_systemd() -> None:
     """sd_notify(3): READY=1 to whoever waits for a unit of Type=notify."""
     address = os.environ.get("NOTIFY_SOCKET")
-    if address:
+    if not address:
+        return
+    try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             sock.connect("\0" + address[1:] if address.startswith("@") else address)
             sock.sendall(b"READY=1")
+    except OSError as error:
+        log.warning("NOTIFY_SOCKET %s: %s; nobody is told that the mount answers", escape(address), error.strerror)

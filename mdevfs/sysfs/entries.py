@@ -7,7 +7,8 @@ to it is the business of `mdevfs.sysfs.tree`.
 from __future__ import annotations
 
 import stat
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 PAGE_SIZE = 4096
 
@@ -93,15 +94,29 @@ class BinaryAttribute(Entry):
         self.mode = stat.S_IFREG | mode
 
 
-class Link(Entry):
-    """A symbolic link; `target` is relative, as the kernel lays them."""
+class Placed(Protocol):
+    """Anything with a place in the tree."""
 
-    __slots__ = ("salt", "target")
+    @property
+    def path(self) -> str:
+        """From the tree's root, without a leading slash."""
+
+
+class Link(Entry):
+    """A symbolic link in the directory `here` to `there`; its text is relative, as the kernel lays them."""
+
+    __slots__ = ("here", "salt", "there")
     mode = stat.S_IFLNK | 0o777
 
-    def __init__(self, target: str, salt: int = 0) -> None:
-        self.target = target
+    def __init__(self, here: Placed | str, there: Placed, salt: int = 0) -> None:
+        self.here = here
+        self.there = there
         self.salt = salt
+
+    @property
+    def target(self) -> str:
+        """What readlink(2) gives."""
+        return relative(self.here if isinstance(self.here, str) else self.here.path, self.there.path)
 
     def same_as(self, other: Entry) -> bool:
         return isinstance(other, Link) and (other.target, other.salt) == (self.target, self.salt)
@@ -116,7 +131,7 @@ class Directory(Entry):
     def lookup(self, name: str) -> Entry | None:
         raise NotImplementedError
 
-    def scan(self) -> Iterable[tuple[str, int, int]]:
+    def scan(self) -> Sequence[tuple[str, int, int]]:
         raise NotImplementedError
 
     def subdirectories(self) -> int:
@@ -136,8 +151,34 @@ class Folder(Directory):
     def lookup(self, name: str) -> Entry | None:
         return self.entries.get(name)
 
-    def scan(self) -> Iterable[tuple[str, int, int]]:
+    def scan(self) -> Sequence[tuple[str, int, int]]:
         return [(name, entry.mode, entry.salt) for name, entry in self.entries.items()]
+
+
+class Deferred(Directory):
+    """A folder that is made when somebody looks into it; `folders` says how many of its entries are directories."""
+
+    __slots__ = ("_make", "_made", "_folders")
+
+    def __init__(self, make: Callable[[], Mapping[str, Entry]], folders: int = 0) -> None:
+        self._make = make
+        self._made: Mapping[str, Entry] | None = None
+        self._folders = folders
+
+    @property
+    def _entries(self) -> Mapping[str, Entry]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def lookup(self, name: str) -> Entry | None:
+        return self._entries.get(name)
+
+    def scan(self) -> Sequence[tuple[str, int, int]]:
+        return [(name, entry.mode, entry.salt) for name, entry in self._entries.items()]
+
+    def subdirectories(self) -> int:
+        return self._folders
 
 
 class Overlay(Directory):
@@ -155,7 +196,7 @@ class Overlay(Directory):
                 return entry
         return None
 
-    def scan(self) -> Iterable[tuple[str, int, int]]:
+    def scan(self) -> Sequence[tuple[str, int, int]]:
         return [child for part in self.parts for child in part.scan()]
 
     def subdirectories(self) -> int:
@@ -174,6 +215,8 @@ def relative(directory: str, target: str) -> str:
 
 def nest(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     """Turns names with slashes ("vendor/sample") into folders."""
+    if not any("/" in name for name in entries):
+        return dict(entries)
     flat: dict[str, Entry] = {}
     folders: dict[str, dict[str, Entry]] = {}
     for name, entry in entries.items():
@@ -182,4 +225,6 @@ def nest(entries: Mapping[str, Entry]) -> dict[str, Entry]:
             folders.setdefault(folder, {})[rest] = entry
         else:
             flat[name] = entry
-    return flat | {name: Folder(nest(children)) for name, children in folders.items()}
+    for name, children in folders.items():
+        flat[name] = Folder(nest(children))
+    return flat

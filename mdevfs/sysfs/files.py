@@ -38,6 +38,9 @@ class File:
         self.node = node
         self.seen = -1
 
+    async def opening(self) -> None:
+        """The part of open(2) that may have to wait."""
+
     async def read(self, offset: int, size: int) -> bytes:
         raise KernelError(errno.EIO)
 
@@ -47,12 +50,6 @@ class File:
     def poll(self) -> int:
         """PRI and ERR until the text was read once after the last notification; always on a removed node."""
         return POLL_IDLE if self.seen == self.node.events and not self.node.dead else POLL_NEWS
-
-
-async def _settle(text: Text | Awaitable[Text]) -> bytes:
-    if not isinstance(text, str | bytes):
-        text = await text
-    return text.encode() if isinstance(text, str) else text
 
 
 class AttributeFile(File):
@@ -72,30 +69,38 @@ class AttributeFile(File):
 
     async def read(self, offset: int, size: int) -> bytes:
         text = self.text
-        if size == 0:
-            return b""
-        fresh = text is None or offset == 0 or offset != self.at
-        if self.node.dead and (fresh or self.at >= len(text or b"")):
+        if text is None or offset == 0 or offset != self.at:
+            if size == 0:
+                return b""
+            if self.node.dead:
+                raise KernelError(errno.ENODEV)
+            made = self._show()
+            text = self.text = made.encode() if made.__class__ is str else await self._settle(made)
+            if len(text) >= PAGE_SIZE:
+                text = self.text = self._cut(text)
+        elif self.node.dead and offset >= len(text) and size:
             raise KernelError(errno.ENODEV)
-        if fresh:
-            text = self.text = await self._make()
-        assert text is not None
         piece = text[offset : offset + size]
         self.at = offset + len(piece)
         return piece
 
-    async def _make(self) -> bytes:
+    def _show(self) -> Text | Awaitable[Text]:
         show = self.attribute.show
         if show is None:
             raise KernelError(errno.EIO)
         self.seen = self.node.events
-        made = show()
-        text = made.encode() if made.__class__ is str else await _settle(made)
-        if len(text) >= PAGE_SIZE:
-            # fs/sysfs/file.c sysfs_kf_seq_show: "returned bad count", then PAGE_SIZE - 1.
-            log.error("%s: show returned %d bytes, a page holds %d", self.node.path, len(text), PAGE_SIZE - 1)
-            text = text[: PAGE_SIZE - 1]
-        return text
+        return show()
+
+    def _cut(self, text: bytes) -> bytes:
+        # fs/sysfs/file.c sysfs_kf_seq_show: "returned bad count", then PAGE_SIZE - 1.
+        log.error("%s: show returned %d bytes, a page holds %d", self.node.path, len(text), PAGE_SIZE - 1)
+        return text[: PAGE_SIZE - 1]
+
+    @staticmethod
+    async def _settle(made: Text | Awaitable[Text]) -> bytes:
+        if not isinstance(made, str | bytes):
+            made = await made
+        return made.encode() if isinstance(made, str) else made
 
     async def write(self, offset: int, data: bytes) -> int:
         if self.node.dead:
@@ -118,20 +123,14 @@ class WholeFileFile(AttributeFile):
 
     __slots__ = ()
 
+    async def opening(self) -> None:
+        if self.attribute.show is not None:
+            self.text = await self._settle(self.attribute.show())
+
     async def read(self, offset: int, size: int) -> bytes:
         if self.text is None:
-            self.text = await self._settle_show()
-        return self.text[offset : offset + size]
-
-    async def fix(self) -> None:
-        """Makes the text; called by open(2)."""
-        if self.attribute.show is not None:
-            self.text = await self._settle_show()
-
-    async def _settle_show(self) -> bytes:
-        if self.attribute.show is None:
             raise KernelError(errno.EIO)
-        return await _settle(self.attribute.show())
+        return self.text[offset : offset + size]
 
 
 class SessionFileFile(File):
@@ -151,12 +150,14 @@ class SessionFileFile(File):
     async def read(self, offset: int, size: int) -> bytes:
         if self.base is None or offset < self.base:
             self.base = offset
-        answer = await _settle(self.session.answer())
+        answer = await AttributeFile._settle(self.session.answer())
         return answer[offset - self.base :][:size]
 
     async def write(self, offset: int, data: bytes) -> int:
         if self.node.dead:
             raise KernelError(errno.ENODEV)
+        if not data:
+            return 0
         self.base = None
         await self.session.ask(data[:PAGE_SIZE])
         return min(len(data), PAGE_SIZE)
@@ -191,18 +192,15 @@ class BinaryFile(File):
         return self.attribute.write(offset, data) if data else 0
 
 
-
-
-async def open_file(node: Node, entry: Entry) -> File:
+def file_of(node: Node, entry: Entry) -> File:
     """The descriptor that an open(2) of `entry` gives; the caller has checked the mode bits."""
-    if isinstance(entry, WholeFile):
-        whole = WholeFileFile(node, entry)
-        await whole.fix()
-        return whole
-    if isinstance(entry, Attribute):
-        return AttributeFile(node, entry)
-    if isinstance(entry, SessionFile):
-        return SessionFileFile(node, entry.begin())
-    if isinstance(entry, BinaryAttribute):
-        return BinaryFile(node, entry)
+    match entry:
+        case WholeFile():
+            return WholeFileFile(node, entry)
+        case Attribute():
+            return AttributeFile(node, entry)
+        case SessionFile():
+            return SessionFileFile(node, entry.begin())
+        case BinaryAttribute():
+            return BinaryFile(node, entry)
     raise KernelError(errno.EISDIR)

@@ -10,15 +10,16 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from mdevfs.errors import KernelError
 from mdevfs.sysfs.entries import PAGE_SIZE, Directory, Entry, Link
-from mdevfs.sysfs.files import File, open_file
+from mdevfs.sysfs.files import File, file_of
+from mdevfs.sysfs.order import name_hash
 
 ROOT_INODE = 1
 _INODE_MASK = (1 << 62) - 1
-_POSITION_MASK = (1 << 61) - 1  # 0 to 2 are taken: the start, ".", ".."
+MANY = 4096  # names in a directory
 
 
 class Memory:
@@ -59,14 +60,13 @@ class Node:
         self.name = name
         self.mode = mode
         self.salt = salt
-        self._entry: Entry | None = None
-        self.children: dict[str, Node] | None = None
-        self.lookups = 0
-        self.dead = False
-        self.events = 0
         self.loaded = time.time_ns()
+        self._entry: Entry | None = None
+        self.children: dict[str, Node | int] | None = None
         self.memory: Memory | None = None
         self.waiters: list[Callable[[], None]] | None = None
+        self.dead = False
+        self.lookups = self.events = 0
 
     @property
     def entry(self) -> Entry:
@@ -122,12 +122,18 @@ class Node:
             waiter()
 
 
+Listed = tuple[Node, str, int, int, int]  # parent, name, mode, salt, loaded
+
+
 class Tree:
     """The nodes that somebody knows, over a root directory's content.
 
     `uid` and `gid` own every node. After a change, `stale` holds the (directory inode, name) pairs and `touched` the
     inodes of directories that a kernel may have cached; who serves the tree empties both before it answers.
     `generation` counts changes.
+
+    A link that was only listed is kept as a `Listed` record (its parent's children hold the inode) until somebody
+    uses it: a listing of 100,000 names takes half the time and memory so.
     """
 
     def __init__(self, root: Directory, uid: int = 0, gid: int = 0) -> None:
@@ -136,16 +142,38 @@ class Tree:
         self.root = Node(ROOT_INODE, None, "", root.mode, 0)
         self.root._entry = root
         self.root.lookups = 1
-        self.nodes: dict[int, Node] = {ROOT_INODE: self.root}
+        self.nodes: dict[int, Node | Listed] = {ROOT_INODE: self.root}
         self.stale: list[tuple[int, str]] = []
         self.touched: set[int] = set()
         self.generation = 0
+        self._found: dict[str, Node] = {}
 
     # -- finding
 
+    def node(self, inode: int) -> Node:
+        """The node of an inode that the kernel holds. Raises KernelError ESTALE for any other."""
+        found = self.nodes.get(inode)
+        if found is None:
+            raise KernelError(errno.ESTALE)
+        return found if isinstance(found, Node) else self._promote(inode, found)
+
+    def _promote(self, inode: int, listed: Listed) -> Node:
+        parent, name, mode, salt, loaded = listed
+        node = Node(inode, parent, name, mode, salt)
+        node.loaded = loaded
+        node.lookups = 1
+        assert parent.children is not None
+        self.nodes[inode] = parent.children[name] = node
+        return node
+
+    def _held(self, parent: Node, name: str) -> Node | None:
+        """The node of a name, if somebody knows it."""
+        found = parent.children.get(name) if parent.children is not None else None
+        return found if found is None or isinstance(found, Node) else self.node(found)
+
     def child(self, parent: Node, name: str) -> Node:
         """The node of one name. Raises KernelError ENOENT or ENOTDIR."""
-        if parent.children is not None and (node := parent.children.get(name)) is not None:
+        if (node := self._held(parent, name)) is not None:
             return node
         if parent.dead:
             raise KernelError(errno.ENOENT)
@@ -157,9 +185,7 @@ class Tree:
         return node
 
     def _adopt(self, parent: Node, name: str, mode: int, salt: int) -> Node:
-        inode = hash((parent.inode, name, salt)) & _INODE_MASK
-        while inode in self.nodes or inode <= ROOT_INODE:  # a dead node of the same name, or a hash's accident
-            inode = (inode + 1) & _INODE_MASK
+        inode = self._inode(parent, name, salt)
         node = Node(inode, parent, name, mode, salt)
         self.nodes[inode] = node
         if parent.children is None:
@@ -167,26 +193,54 @@ class Tree:
         parent.children[name] = node
         return node
 
+    def _inode(self, parent: Node, name: str, salt: int) -> int:
+        inode = hash((parent.inode, name, salt)) & _INODE_MASK
+        while inode in self.nodes or inode <= ROOT_INODE:  # a dead node of the same name, or a hash's accident
+            inode = (inode + 1) & _INODE_MASK
+        return inode
+
     def list(self, parent: Node) -> list[tuple[int, str, int, int]]:
-        """A directory's children as (position, name, mode, salt), positions rising and stable as names come and go."""
+        """A directory's children as (position, name, mode, salt), positions rising from 3.
+
+        In the kernel's order, position and all; a directory of very many names in the order in which they came,
+        because hashing and sorting them would take longer than the listing.
+        """
         if parent.dead:
             return []
-        found = [((hash(name) & _POSITION_MASK) + 3, name, m, s) for name, m, s in parent.directory.scan()]
-        found.sort()
-        return found
+        found = parent.directory.scan()
+        if len(found) > MANY:
+            return [(index, *child) for index, child in enumerate(found, 3)]
+        return sorted((name_hash(name) + 1, name, mode, salt) for name, mode, salt in found)
 
     def listed(self, parent: Node, name: str, mode: int, salt: int) -> Node:
         """The node of a listed name, its content not asked for yet."""
-        if parent.children is not None and (node := parent.children.get(name)) is not None:
-            return node
-        return self._adopt(parent, name, mode, salt)
+        node = self._held(parent, name)
+        return node if node is not None else self._adopt(parent, name, mode, salt)
+
+    def note(self, parent: Node, name: str, mode: int, salt: int, loaded: int) -> int:
+        """The inode of a name that nobody knew and that the kernel now holds once."""
+        inode = hash((parent.inode, name, salt)) & _INODE_MASK
+        if inode in self.nodes:
+            inode = self._inode(parent, name, salt)
+        self.nodes[inode] = (parent, name, mode, salt, loaded)
+        if parent.children is None:
+            parent.children = {}
+        parent.children[name] = inode
+        return inode
 
     def forget(self, inode: int, count: int) -> None:
         """The kernel drops `count` of its lookups."""
-        node = self.nodes.get(inode)
-        if node is not None and inode != ROOT_INODE:
-            node.lookups -= count
-            self._release(node)
+        if inode == ROOT_INODE or (found := self.nodes.get(inode)) is None:
+            return
+        if isinstance(found, Node):
+            found.lookups -= count
+            self._release(found)
+        elif count:
+            parent, name, *_ = found
+            del self.nodes[inode]
+            assert parent.children is not None
+            del parent.children[name]
+            self._release(parent)
 
     def _release(self, node: Node) -> None:
         while node.parent is not None and node.lookups <= 0 and not node.children:
@@ -200,12 +254,18 @@ class Tree:
 
     def known(self, path: str) -> Node | None:
         """The node at a path if anybody knows it already."""
+        found = self._found.get(path)
+        if found is not None and not found.dead and self.nodes.get(found.inode) is found:
+            return found
         node = self.root
         for name in path.split("/") if path else ():
-            found = node.children.get(name) if node.children else None
-            if found is None:
+            child = self._held(node, name)
+            if child is None:
                 return None
-            node = found
+            node = child
+        if len(self._found) > MANY:
+            self._found.clear()
+        self._found[path] = node
         return node
 
     def walk(self, path: str, follow: bool = True) -> Node:
@@ -228,12 +288,19 @@ class Tree:
     def trim(self) -> None:
         """Drops every node that nobody holds."""
         for node in list(self.nodes.values()):
-            self._release(node)
+            if isinstance(node, Node):
+                self._release(node)
 
     # -- using
 
     async def open(self, node: Node, flags: int) -> File:
-        """open(2). Raises ENODEV on a dead node, EACCES even for root where the mode bits say no, EINVAL for O_DIRECT.
+        """open(2), all of it."""
+        file = self.file(node, flags)
+        await file.opening()
+        return file
+
+    def file(self, node: Node, flags: int) -> File:
+        """open(2) but for `File.opening`. Raises ENODEV on a dead node, EACCES even for root where the mode bits say no, EINVAL for O_DIRECT.
 
         The EACCES is sysfs's own (fs/kernfs/file.c, kernfs_fop_open with KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK).
         """
@@ -247,7 +314,7 @@ class Tree:
             raise KernelError(errno.EACCES)
         if flags & os.O_DIRECT:
             raise KernelError(errno.EINVAL)
-        return await open_file(node, node.entry)
+        return file_of(node, node.entry)
 
     def remember(self, node: Node) -> Memory:
         """The node's memory, made at the first change; moves its ctime."""
@@ -258,15 +325,16 @@ class Tree:
 
     # -- changing
 
-    def changed(self, path: str, *names: str) -> None:
-        """These names of a directory came, went, or stand for something new."""
+    def changed(self, path: str, *names: str, links: bool = False) -> None:
+        """These names of a directory came, went, or stand for something new; `links`: none is a subdirectory."""
         self.generation += 1
         node = self.known(path) if len(self.nodes) > 1 else None
         if node is None:
             return
-        self._touch(node)
+        if not links or node.memory is not None:
+            self._touch(node)
         for name in names:
-            child = node.children.get(name) if node.children else None
+            child = self._held(node, name)
             if child is not None:
                 self._kill(child)
 
@@ -281,7 +349,7 @@ class Tree:
         if node.parent is not None:
             node._entry = None
         self._touch(node)
-        for child in list((node.children or {}).values()):
+        for child in self._children(node):
             entry = node.directory.lookup(child.name)
             if entry is None or entry.mode != child.mode or entry.salt != child.salt:
                 self._kill(child)
@@ -291,6 +359,9 @@ class Tree:
                 self._kill(child)
             else:
                 child._entry = None
+
+    def _children(self, node: Node) -> Sequence[Node]:
+        return [child for name in tuple(node.children or ()) if (child := self._held(node, name)) is not None]
 
     def _touch(self, node: Node) -> None:
         self.touched.add(node.inode)
@@ -305,7 +376,7 @@ class Tree:
         dying = [node]
         while dying:
             one = dying.pop()
-            dying.extend((one.children or {}).values())
+            dying.extend(self._children(one))
             one.children = None
             one.dead = True
             one.wake()

@@ -1,5 +1,6 @@
 """What a driver author imports. Everything here is the interface; whatever is deeper may change."""
 
+from mdevfs.bus.pci_resource import Bar, PciIdentity, SriovCapability
 from mdevfs.errors import KernelError
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
@@ -13,6 +14,7 @@ from mdevfs.vendor.api import Settings, VendorDriver, blocking, show, store
 
 __all__ = [
     "YES",
+    "Bar",
     "Bool",
     "DeviceModel",
     "Int",
@@ -21,10 +23,12 @@ __all__ = [
     "MdevType",
     "Page",
     "Parent",
+    "PciIdentity",
     "Reason",
     "Refused",
     "Set",
     "Settings",
+    "SriovCapability",
     "Str",
     "Type",
     "VendorDriver",

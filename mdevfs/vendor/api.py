@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from attrs import frozen
 from pydantic import BaseModel, ConfigDict
 
+from mdevfs.bus.pci_resource import PciIdentity, SriovCapability
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
@@ -101,12 +102,10 @@ class VendorDriver:
         parent, spec = type.parent, type.spec
         if self.max_instances is not None:
             return max(0, self.max_instances - parent.count)
-        limits = []
-        if self.pool is not None:
-            limits.append((self.pool - parent.used) // spec.weight)
-        if spec.instances is not None:
-            limits.append(spec.instances - type.bound)
-        return max(0, min(limits, default=1))
+        left = (self.pool - parent.used) // spec.weight if self.pool is not None else None
+        if spec.instances is not None and (left is None or spec.instances - type.bound < left):
+            left = spec.instances - type.bound
+        return 1 if left is None else left if left > 0 else 0
 
     def claim(self, type: Type) -> None:
         """Raises Refused when there is no room for one more; called before `probe`, not where the core counts."""
@@ -127,9 +126,19 @@ class VendorDriver:
     def remove(self, mdev: Mdev) -> None:
         """Unmakes an mdev; whatever it raises, the mdev stays."""
 
-    def pci(self, settings: Any) -> object:
-        """For `bus = "pci"`: the `PciIdentity` of the function that these settings describe."""
-        raise NotImplementedError(f"{self.name}: a driver on the bus pci says what its function is in pci()")
+    # -- what the device is on its bus
+
+    def pci(self, settings: Any) -> PciIdentity:
+        """For `bus = "pci"`: the function that these settings describe."""
+        raise NotImplementedError(f"a driver of the bus pci says in pci() what its function is; {self.name} does not")
+
+    def sriov(self, settings: Any, total: int) -> SriovCapability:
+        """For a PCI function with `sriov = { total = ... }`: its virtual functions."""
+        raise NotImplementedError(f"driver {self.name} knows nothing of SR-IOV: it has no sriov()")
+
+    def is_parent(self, settings: Any, *, vf: bool) -> bool:
+        """Whether a bound function offers types; `vf`: whether it is a virtual one."""
+        return not vf
 
     # -- migration
 

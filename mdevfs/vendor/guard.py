@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import trio
+from pydantic import BaseModel
 
 from mdevfs.bus.kernel import Kernel
+from mdevfs.bus.pci_resource import PciIdentity, SriovCapability
 from mdevfs.errors import DriverFault, MdevfsError
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
 from mdevfs.migration.handshake import MAX_STRING
-from mdevfs.migration.verdict import Verdict
+from mdevfs.migration.model import DeviceModel
+from mdevfs.migration.verdict import YES, Verdict
 from mdevfs.sysfs.entries import Attribute, Entry
 from mdevfs.vendor.api import AttributeMark, Device, Owner, VendorDriver, migrates
 
 log = logging.getLogger("mdevfs.vendor")
 
 SLOW = 1.0  # seconds after which a call is logged
+THREADS = 40  # of each driver's blocking hooks; more calls wait for their turn
 T = TypeVar("T")
 Result = TypeVar("Result")
 
@@ -35,6 +40,10 @@ class GuardedDriver:
         self.max_instances = driver.max_instances
         self.migrates = migrates(type(driver))
         self._attributes = _attributes(driver)
+        self._threads = trio.CapacityLimiter(THREADS)
+        # A handshake that is nothing but the declared model runs no vendor code.
+        own = type(driver).check, type(driver).migration_string
+        self._declared = driver.model if own == (VendorDriver.check, VendorDriver.migration_string) else None
 
     def mdev_driver(self, kernel: Kernel) -> str:
         if not kernel.since(self.driver.mdev_driver_since):
@@ -44,44 +53,85 @@ class GuardedDriver:
     def shows_name(self, kernel: Kernel) -> bool:
         return kernel.since("6.1") or kernel.since(self.driver.name_since)
 
+    # -- the bus
+
+    def pci(self, settings: BaseModel) -> PciIdentity:
+        """See VendorDriver.pci."""
+        return self._instance("pci", self.driver.pci, PciIdentity, settings)
+
+    def sriov(self, settings: BaseModel, total: int) -> SriovCapability:
+        """See VendorDriver.sriov."""
+        return self._instance("sriov", self.driver.sriov, SriovCapability, settings, total)
+
+    def is_parent(self, settings: BaseModel, *, vf: bool) -> bool:
+        """See VendorDriver.is_parent."""
+        return bool(self.run(self.name, "is_parent", lambda: self.driver.is_parent(settings, vf=vf)))
+
+    def _instance(self, what: str, hook: Callable[..., object], wanted: type[T], *args: object) -> T:
+        made = self.run(self.name, what, hook, *args)
+        if not isinstance(made, wanted):
+            raise self.junk(self.name, what, made, f"a {wanted.__name__}")
+        return made
+
+    # -- types and mdevs
+
     def types(self, parent: Parent) -> Sequence[MdevType]:
         declared = self.driver.types
         if callable(declared):
-            declared = self.run(parent.name, "types", declared, parent)
+            declared = self.run(parent, "types", declared, parent)
         if not isinstance(declared, Sequence) or not all(isinstance(one, MdevType) for one in declared):
-            raise self.junk(parent.name, "types", declared, "a list of MdevType")
+            raise self.junk(parent, "types", declared, "a list of MdevType")
         return declared
 
-    def available(self, type: Type) -> int:
-        number = self.run(type.path, "available", self.driver.available, type)
-        if not isinstance(number, int) or number < 0:
-            raise self.junk(type.path, "available", number, "a number of instances")
-        return number
+    def available(self, type: Type) -> int | Awaitable[int]:
+        def accept(number: object) -> int:
+            if number.__class__ is int and number >= 0:
+                return number
+            raise self.junk(type, "available", number, "a number of instances")
 
-    def claim(self, type: Type) -> None:
-        self.run(type.path, "claim", self.driver.claim, type)
+        return self.call(type, "available", self.driver.available, accept, type)
+
+    def claim(self, type: Type) -> None | Awaitable[None]:
+        if _blocks(self.driver.available):  # which the claim may ask
+            return self._in_thread(type, "claim", self.driver.claim, _nothing, (type,))
+        return self.call(type, "claim", self.driver.claim, _nothing, type)
 
     def probe(self, mdev: Mdev) -> None | Awaitable[None]:
-        return self.call(mdev.path, "probe", self.driver.probe, _nothing, mdev)
+        return self.call(mdev, "probe", self.driver.probe, _nothing, mdev)
 
     def remove(self, mdev: Mdev) -> None | Awaitable[None]:
-        return self.call(mdev.path, "remove", self.driver.remove, _nothing, mdev)
+        return self.call(mdev, "remove", self.driver.remove, _nothing, mdev)
 
     def migration_string(self, device: Device) -> str | Awaitable[str]:
-        def accept(string: object) -> str:
-            if isinstance(string, str) and string.isascii() and string.isprintable() and len(string) <= MAX_STRING:
-                return string
-            raise self.junk(device.path, "migration_string", string, f"1 to {MAX_STRING} printable ASCII characters")
+        if self._declared is not None:
+            return self._own_string(self._declared, device)
 
-        return self.call(device.path, "migration_string", self.driver.migration_string, accept, device)
+        def accept(string: object) -> str:
+            if isinstance(string, str) and string.isascii() and string.isprintable() and 0 < len(string) <= MAX_STRING:
+                return string
+            raise self.junk(device, "migration_string", string, f"1 to {MAX_STRING} printable ASCII characters")
+
+        return self.call(device, "migration_string", self.driver.migration_string, accept, device)
 
     def check(self, device: Device, source: str) -> Verdict | Awaitable[Verdict]:
+        if self._declared is not None:
+            if source == self._own_string(self._declared, device):
+                return YES
+            return self._declared.check(self._declared.initial(device.params), source)
+
         def accept(verdict: object) -> Verdict:
             if isinstance(verdict, Verdict):
                 return verdict
-            raise self.junk(device.path, "check", verdict, "a Verdict")
+            raise self.junk(device, "check", verdict, "a Verdict")
 
-        return self.call(device.path, "check", self.driver.check, accept, device, source)
+        return self.call(device, "check", self.driver.check, accept, device, source)
+
+    @staticmethod
+    def _own_string(model: DeviceModel, device: Device) -> str:
+        """Built once per configuration: whoever changes a device's parameters clears `string`."""
+        if device.string is None:
+            device.string = model.write(model.initial(device.params))
+        return device.string
 
     # -- the driver's own attributes
 
@@ -106,7 +156,7 @@ class GuardedDriver:
         shown, stored = hooks.get("show"), hooks.get("store")
 
         def accept(text: object) -> str | bytes:
-            if isinstance(text, str | bytes):
+            if isinstance(text, bytes) or (isinstance(text, str) and _encodes(text)):
                 return text
             raise self.junk(where, "show", text, "text")
 
@@ -125,20 +175,20 @@ class GuardedDriver:
 
     def call(
         self,
-        where: str,
+        where: Device | str,
         what: str,
         function: Callable[..., object],
         accept: Callable[[object], Result],
         *args: object,
     ) -> Result | Awaitable[Result]:
         """Calls a hook inline, or gives an awaitable that calls it in a thread if it was declared `blocking`."""
-        if getattr(function, "__mdevfs_blocking__", False):
+        if _blocks(function):
             return self._in_thread(where, what, function, accept, args)
         return accept(self.run(where, what, function, *args))
 
     async def _in_thread(
         self,
-        where: str,
+        where: Device | str,
         what: str,
         function: Callable[..., object],
         accept: Callable[[object], Result],
@@ -147,31 +197,49 @@ class GuardedDriver:
         def work() -> object:
             return self.run(where, what, function, *args)
 
-        return accept(await trio.to_thread.run_sync(work))
+        # A server that ends does not wait for a hook that never returns.
+        return accept(await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads))
 
-    def run(self, where: str, what: str, function: Callable[..., T], *args: object) -> T:
+    def run(self, where: Device | str, what: str, function: Callable[..., T], *args: object) -> T:
         """Calls a hook. Raises what it refuses with, and DriverFault for whatever else it raises."""
         begin = time.perf_counter()
         try:
             return function(*args)
-        except MdevfsError:
-            raise
+        except MdevfsError as error:
+            if error.errno in errno.errorcode:
+                raise
+            # The kernel would leave the caller waiting for ever.
+            raise self.junk(where, what, error.errno, "an errno", "raised") from error
         except (Exception, SystemExit) as error:
-            log.exception("driver %s: %s of %s raised", self.name, what, where)
-            raise DriverFault(f"driver {self.name}: {what} of {where} raised {error!r}") from error
+            log.exception("driver %s: %s of %s raised", self.name, what, _path(where))
+            raise DriverFault(f"driver {self.name}: {what} of {_path(where)} raised {error!r}") from error
         finally:
             took = time.perf_counter() - begin
             if took > SLOW:
-                log.warning("driver %s: %s of %s took %.1f s", self.name, what, where, took)
+                log.warning("driver %s: %s of %s took %.1f s", self.name, what, _path(where), took)
 
-    def junk(self, where: str, what: str, value: object, wanted: str) -> DriverFault:
-        """The fault of a hook that returned what it must not; logged."""
-        message = f"driver {self.name}: {what} of {where} returned {value!r:.80}, not {wanted}"
+    def junk(
+        self, where: Device | str, what: str, value: object, wanted: str, did: str = "returned"
+    ) -> DriverFault:
+        """The fault of a hook that returned (or raised) what it must not; logged."""
+        message = f"driver {self.name}: {what} of {_path(where)} {did} {value!r:.80}, not {wanted}"
         log.error("%s", message)
         return DriverFault(message)
 
 
 Hooks = dict[Literal["show", "store"], tuple[AttributeMark, Callable[..., object]]]
+
+
+def _path(where: Device | str) -> str:
+    return where if isinstance(where, str) else where.path
+
+
+def _blocks(function: Callable[..., object]) -> bool:
+    return getattr(function, "__mdevfs_blocking__", False)
+
+
+def _encodes(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _nothing(result: object) -> None:

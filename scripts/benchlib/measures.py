@@ -7,16 +7,18 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import attrs
 
 from .servers import Machines
-from .timing import Result, Sampler, absolute, compare, repeated, timed
+from .timing import Result, Sampler, absolute, compare, external, repeated, timed
 from .trees import (
     BARE_TYPE,
     SYSFS_ATTRIBUTE,
     SYSFS_REAL_ATTRIBUTE,
     MdevTree,
+    compiled,
     list_names,
     new_names,
     open_read_close,
@@ -63,8 +65,10 @@ def stat_through_link(machines: Machines, scale: Scale) -> Result:
 
 
 def _stat(path: str, reference: str, scale: Scale) -> Result:
-    ours = repeated(partial(os.stat, path), scale.count, batch=20)
-    return compare(ours, repeated(partial(os.stat, reference), scale.count, batch=20), scale.rounds)
+    with TemporaryDirectory() as directory:
+        program = compiled(Path(__file__).with_name("statloop.c"), Path(directory))
+        ours = external([str(program), path, str(scale.count), "20"])
+        return compare(ours, external([str(program), reference, str(scale.count), "20"]), scale.rounds)
 
 
 def read(machines: Machines, scale: Scale, reference: str) -> Result:
@@ -107,6 +111,14 @@ def handshake_by_path(machines: Machines, scale: Scale) -> Result:
 
 
 def create_and_remove(machines: Machines, scale: Scale) -> Result:
+    return _create_and_remove(machines, scale, MdevTree.remove)
+
+
+def create_and_remove_by_link(machines: Machines, scale: Scale) -> Result:
+    return _create_and_remove(machines, scale, MdevTree.remove_by_link)
+
+
+def _create_and_remove(machines: Machines, scale: Scale, remove: Callable[[MdevTree, str], None]) -> Result:
     tree = MdevTree.find(machines.plain)
     bare = _bare_migration_version(machines)
     names = iter(new_names(scale.rounds * scale.count))
@@ -114,7 +126,7 @@ def create_and_remove(machines: Machines, scale: Scale) -> Result:
     def ours() -> None:
         name = next(names)
         tree.create(name)
-        tree.remove(name)
+        remove(tree, name)
 
     def theirs() -> None:
         write(bare, b"1")
@@ -244,6 +256,7 @@ def measures(scale: Scale, host: str) -> list[Measure]:
         Measure("handshake, open descriptor", "us", "bare pyfuse3, a write", 1.2, handshake_on_open_descriptor),
         Measure("handshake, open+write+close", "us", bare_write, 1.3, handshake_by_path),
         Measure("create + remove of an mdev", "us", "bare pyfuse3, two open+write+close", 4, create_and_remove),
+        Measure("create + remove by the bus's link", "us", "bare pyfuse3, the same", None, create_and_remove_by_link),
         Measure(f"first ls -f of {many}", "ms", "bare pyfuse3, as many names", 1.3, listing),
         Measure(f"memory per mdev at {many}", "KiB", "above the empty mount", 1.5, memory),
         Measure("memory per mdev after ls -f", "KiB", "above the empty mount", None, memory_after_listing),

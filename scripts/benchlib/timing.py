@@ -5,7 +5,8 @@ Times are nanoseconds throughout; `report` turns them into the unit of a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
 from statistics import median
 from time import perf_counter_ns
 
@@ -48,6 +49,16 @@ def repeated(operation: Operation, count: int, batch: int = 1) -> Sampler:
                 operation()
             samples.append((perf_counter_ns() - begin) / batch)
         return samples
+
+    return one_round
+
+
+def external(command: Sequence[str]) -> Sampler:
+    """Rounds that a program measures: a line of nanoseconds per sample."""
+
+    def one_round() -> list[float]:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        return [float(line) for line in done.stdout.split()]
 
     return one_round
 

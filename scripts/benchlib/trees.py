@@ -42,6 +42,15 @@ def list_names(directory: Path) -> None:
     subprocess.run(["ls", "-f", directory], stdout=subprocess.DEVNULL, check=True)
 
 
+def compiled(source: Path, directory: Path) -> Path:
+    """The program of a C file. Raises CannotMeasureError without a compiler."""
+    program = directory / source.stem
+    done = subprocess.run(["cc", "-O2", "-o", program, source], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CannotMeasureError(f"cc: {done.stderr.strip()}")
+    return program
+
+
 @attrs.frozen
 class MdevTree:
     """The paths that the measures walk, found in a tree as any client would find them."""
@@ -68,6 +77,10 @@ class MdevTree:
         write(f"{self.type}/create", name.encode())
 
     def remove(self, name: str) -> None:
+        write(f"{self.parent}/{name}/remove", b"1")
+
+    def remove_by_link(self, name: str) -> None:
+        """As mdevctl does: a look-up, a readlink and a name to invalidate more."""
         write(f"{self.devices}/{name}/remove", b"1")
 
     def migration_version(self) -> tuple[str, bytes]:

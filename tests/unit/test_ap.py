@@ -103,8 +103,24 @@ async def test_written_masks(written: str | bytes, reads: str) -> None:
 
 @pytest.mark.parametrize(
     "written",
-    ["junk", "0x1g", "0X1", " 0x1", "0x1\n\n", "0x" + "0" * 65, "+", "+256", "-5-4", "+5-256", "+5-", "+5,6", "+08",
-     "+5 ", "+-5", "+0x"],
+    [
+        "junk",
+        "0x1g",
+        "0X1",
+        " 0x1",
+        "0x1\n\n",
+        "0x" + "0" * 65,
+        "+",
+        "+256",
+        "-5-4",
+        "+5-256",
+        "+5-",
+        "+5,6",
+        "+08",
+        "+5 ",
+        "+-5",
+        "+0x",
+    ],
 )
 async def test_refused_masks_change_nothing(written: str) -> None:
     host = Host()
@@ -154,7 +170,9 @@ async def test_mistaken_cards() -> None:
     with pytest.raises(InputError) as caught:
         await host.ap.add_card(5, {16, 4, 17})
     assert caught.value.mistakes == [
-        "adapter 0x5 is there already", "domain 0x10 is not in 0x0 to 0xf", "domain 0x11 is not in 0x0 to 0xf"
+        "adapter 0x5 is there already",
+        "domain 0x10 is not in 0x0 to 0xf",
+        "domain 0x11 is not in 0x0 to 0xf",
     ]
     with pytest.raises(InputError, match="adapter 0x40"):
         await host.ap.add_card(64, set())

@@ -1,0 +1,196 @@
+"""`mdevfs driver list|info`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdevfs.cli.output import Json, print_block, print_json
+from mdevfs.cli.table import print_table
+from mdevfs.errors import InputError, escape
+
+if TYPE_CHECKING:
+    from mdevfs.mdev.types import MdevType
+    from mdevfs.migration.model import DeviceModel, Values
+    from mdevfs.migration.parameters import Parameter
+    from mdevfs.vendor.api import VendorDriver
+    from mdevfs.vendor.loader import Found
+
+app = typer.Typer(add_completion=False, help="List and describe vendor drivers.")
+
+
+@app.command("list", epilog="Example: mdevfs driver list")
+def list_(json: Json = False) -> None:
+    """List the installed vendor drivers.
+
+    One that does not load is left out with a warning.
+    """
+    from mdevfs.vendor.loader import all_installed
+
+    drivers = [_summary(found) for found in all_installed()]
+    if json:
+        print_json({"schema": 1, "drivers": drivers})
+    else:
+        print_table((one["name"], one["bus"], one["origin"], one["description"]) for one in drivers)
+
+
+@app.command(epilog="Example: mdevfs driver info i915")
+def info(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A vendor driver; mdevfs driver list shows them.")],
+    json: Json = False,
+) -> None:
+    """Describe a vendor driver.
+
+    Its types, settings, device model, and the codes that it refuses with.
+    """
+    found = _find(name)
+    description = describe(found)
+    if json:
+        print_json({"schema": 1, **description})
+    else:
+        _print(description)
+
+
+def _find(name: str) -> Found:
+    from mdevfs.host.mistakes import near_miss
+    from mdevfs.vendor.loader import installed, load_installed
+
+    found = load_installed(name)
+    if found is not None:
+        return found
+    known = installed()
+    if name in known:
+        raise InputError(f"vendor driver {escape(name)} does not load: the warning says why")
+    raise InputError(f'there is no vendor driver "{escape(name)}"{near_miss(name, known)}')
+
+
+# -- what a driver declares, as JSON
+
+
+def describe(found: Found) -> dict[str, Any]:
+    """All that a driver declares. `types` is None where they depend on the device's settings."""
+    driver = found.driver
+    return {
+        **_summary(found),
+        "types": None if callable(driver.types) else [_type(driver, spec) for spec in driver.types],
+        "settings": settings_schema(driver),
+        "model": _model(driver.model) if driver.model is not None else None,
+        "codes": {page.code: page.title for page in driver.pages},
+    }
+
+
+def _summary(found: Found) -> dict[str, str]:
+    driver = found.driver
+    first_line = (driver.__doc__ or "").strip().partition("\n")[0]
+    return {"name": driver.name, "bus": driver.bus, "origin": found.origin, "description": first_line}
+
+
+def settings_schema(driver: type[VendorDriver], references: str = "#/$defs/{model}") -> dict[str, Any]:
+    """The JSON schema of `settings = {...}`; any table where the driver's model has none."""
+    from pydantic.errors import PydanticUserError
+
+    try:
+        return driver.Settings.model_json_schema(ref_template=references)
+    except PydanticUserError:
+        return {"type": "object"}
+
+
+def _type(driver: type[VendorDriver], spec: MdevType) -> dict[str, Any]:
+    return {
+        "type": f"{driver.name}-{spec.suffix}",
+        "name": spec.name,
+        "device_api": spec.device_api,
+        "description": spec.description,
+        "parameters": {name: _plain(value) for name, value in spec.params.items()},
+    }
+
+
+def _model(model: DeviceModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "parameters": [_parameter(one) for one in model.params],
+        "versions": {version: _written(model, values) for version, values in model.versions.items()},
+    }
+
+
+def _parameter(one: Parameter) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "type": one.type,
+        "init": one.format(one.init),
+        "off": None if one.off is None else one.format(one.off),
+        "allowed": one.rule(),
+        "doc": one.doc,
+    }
+
+
+def _written(model: DeviceModel, values: Values) -> dict[str, str]:
+    return {name: model.parameters[name].format(value) for name, value in values.items()}
+
+
+def _plain(value: object) -> object:
+    return sorted(value) if isinstance(value, frozenset) else value
+
+
+# -- the same for people
+
+
+def _print(driver: dict[str, Any]) -> None:
+    print(f"{driver['name']}: {driver['description']}")
+    print(f"bus {driver['bus']}, from {driver['origin']}")
+    print("\nTypes:")
+    _rows(_type_rows(driver["types"]), "depend on the settings of each device")
+    print("\nSettings in host.toml:")
+    _rows(_settings_rows(driver["settings"]), "none")
+    if model := driver["model"]:
+        _print_model(model)
+    if codes := driver["codes"]:
+        print("\nCodes of its own (mdevfs explain CODE):")
+        _rows(codes.items(), "")
+
+
+def _rows(rows: Any, otherwise: str) -> None:
+    table = list(rows)
+    if table:
+        print_table(table, "    ")
+    else:
+        print(f"    {otherwise}")
+
+
+def _type_rows(types: list[dict[str, Any]] | None) -> Iterator[tuple[str, str, str]]:
+    for one in types or []:
+        yield one["type"], one["device_api"], one["name"] or one["description"] or ""
+
+
+def _settings_rows(schema: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    required = schema.get("required", [])
+    for name, value in schema.get("properties", {}).items():
+        default = "required" if name in required else f"default {value['default']!r}" if "default" in value else ""
+        yield name, _kind(value), default, value.get("description", "")
+
+
+def _kind(value: dict[str, Any]) -> str:
+    """A JSON schema's type in a few words."""
+    if "enum" in value:
+        return "one of " + ", ".join(map(str, value["enum"]))
+    kind = str(value.get("type", "value"))
+    low, high = value.get("minimum"), value.get("maximum")
+    return f"{kind}, {low} to {high}" if low is not None and high is not None else kind
+
+
+def _print_model(model: dict[str, Any]) -> None:
+    print(f"\nDevice model {model['name']}, its migration parameters:")
+    _rows(map(_parameter_row, model["parameters"]), "none")
+    if model["versions"]:
+        lines = [
+            f"{version}: {', '.join(f'{name}={value}' for name, value in values.items()) or 'initial values'}"
+            for version, values in model["versions"].items()
+        ]
+        print_block("\nVersions", "\n".join(lines))
+
+
+def _parameter_row(one: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    off = "cannot be off" if one["off"] is None else f"off {one['off']}"
+    return one["name"], f"{one['type']}, {one['allowed']}", f"init {one['init']}", off, one["doc"]
