@@ -5,8 +5,8 @@
 
 It has what sysfs asks of a FUSE server (size 4096, direct_io, a handle per open, no flush, long timeouts)
 and nothing else: no devices, no checks, no logging. `many/` holds N symbolic links, and `mdev/` two files
-that go stale together when `mdev/remove` is written. Prints "ready" once mounted; ends on SIGTERM, SIGINT
-or an unmount.
+that go stale together when `mdev/remove` is written; then the kernel is told to forget the name `mdev`. Prints
+"ready" once mounted; ends on SIGTERM, SIGINT or an unmount.
 """
 
 from __future__ import annotations
@@ -131,6 +131,8 @@ class BareFs(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ENODEV)
         for other in node.dies:
             other.dead = True
+        if node.dies:
+            await trio.to_thread.run_sync(pyfuse3.invalidate_entry, pyfuse3.ROOT_INODE, b"mdev")
         return len(buf)
 
     async def flush(self, fh: int) -> None:

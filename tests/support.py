@@ -100,10 +100,10 @@ def check_tree(tree: Tree) -> None:
             assert node.inode == inode
             _check_node(node, seen)
         else:
-            parent, name, mode, salt, _ = node
-            entry = seen.get(f"{parent.path}/{name}".lstrip("/"))
+            parent, name, salt, _ = node
+            shown = seen.get(f"{parent.path}/{name}".lstrip("/"))
             assert (parent.children or {}).get(name) == inode and not parent.dead, f"{parent.path}/{name}"
-            assert entry is not None and (entry.mode, entry.salt) == (mode, salt), f"stale: {parent.path}/{name}"
+            assert shown is not None and (shown.mode, shown.salt) == (Link.mode, salt), f"stale: {parent.path}/{name}"
 
 
 def _check_listing(path: str, directory: Directory) -> None:
@@ -177,7 +177,7 @@ def _check_mdevs(seen: Mapping[str, Entry], links: Mapping[str, str]) -> None:
 def _check_node(node: Node, seen: Mapping[str, Entry]) -> None:
     if node.parent is None:
         return
-    assert node.lookups > 0 or (node.memory or node.children) and not node.dead, f"leaked node: {node.path}"
+    assert node.lookups > 0 or ((node.memory or node.children) and not node.dead), f"leaked node: {node.path}"
     if node.dead:
         assert not node.children, f"{node.path} is dead, but knows {list(node.children or ())}"
         return

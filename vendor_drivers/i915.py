@@ -72,7 +72,16 @@ class I915(VendorDriver):
         """A VGA controller; BAR 2 is the aperture."""
         bars = (Bar(16 << 20, bits64=True), Bar(settings.aperture_mb << 20, bits64=True, prefetchable=True))
         return PciIdentity(
-            VENDOR, settings.device_id, 0x030000, 4, VENDOR, 0x2212, bars=bars, irq=128, pcie=False, reset_methods=("flr",)
+            VENDOR,
+            settings.device_id,
+            0x030000,
+            4,
+            VENDOR,
+            0x2212,
+            bars=bars,
+            irq=128,
+            pcie=False,
+            reset_methods=("flr",),
         )
 
     def types(self, parent: Parent) -> list[MdevType]:

@@ -3,76 +3,23 @@
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Set
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from mdevfs.bus.ap_identity import ApCard, ApIdentity, Apqn, MaskName, format_mask, parse_mask
 from mdevfs.bus.core import Core
 from mdevfs.bus.device import Device
 from mdevfs.bus.root import RootDevice
 from mdevfs.bus.subsystem import Bus, Driver, Module
 from mdevfs.errors import InputError, KernelError
 from mdevfs.sysfs.entries import Attribute, Entry
-from mdevfs.sysfs.parse import text_of
 
 if TYPE_CHECKING:
     from mdevfs.bus.kobject import Kobject
 
-BITS = 256
-EVERYTHING = frozenset(range(BITS))
-CEX8 = 14
 FEATURES = "guest_matrix hotplug ap_config"
 # In 6.12 and not in 6.1; the release between them is not verified.
 FEATURES_SINCE = "6.10"
-
-Apqn = tuple[int, int]
-"""Adapter and domain: one queue."""
-MaskName = Literal["apmask", "aqmask"]
-
-_HEX = re.compile(rb"(?:0?x)?([0-9a-fA-F]{0,64})\n?\Z")
-_NUMBER = rb"(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)"
-_CHANGE = re.compile(rb"([+-])" + _NUMBER + rb"(?:-" + _NUMBER + rb")?[,\n]*")
-
-
-def format_mask(bits: Set[int]) -> str:
-    """`0x` and 64 hex digits; bit 0 is the leftmost."""
-    return f"0x{sum(1 << (BITS - 1 - bit) for bit in bits):064x}"
-
-
-def parse_mask(data: bytes, current: Set[int]) -> frozenset[int]:
-    """ap_parse_bitmap_str: a hex mask, short ones filled with zeros on the right, or changes to `current` as in
-    `+5,-0x6,+8-0xf`. Raises KernelError EINVAL for anything else."""
-    text = text_of(data)
-    if text[:1] in (b"+", b"-"):
-        return _changed(text, current)
-    match = _HEX.match(text)
-    if match is None:
-        raise KernelError(errno.EINVAL)
-    value = int(match[1].ljust(BITS // 4, b"0"), 16)
-    return frozenset(bit for bit in range(BITS) if value >> (BITS - 1 - bit) & 1)
-
-
-def _changed(text: bytes, current: Set[int]) -> frozenset[int]:
-    bits, at = set(current), 0
-    while at < len(text):
-        match = _CHANGE.match(text, at)
-        if match is None:
-            raise KernelError(errno.EINVAL)
-        first = _number(match[2])
-        last = first if match[3] is None else _number(match[3])
-        if not first <= last < BITS:
-            raise KernelError(errno.EINVAL)
-        several = range(first, last + 1)
-        if match[1] == b"+":
-            bits.update(several)
-        else:
-            bits.difference_update(several)
-        at = match.end()
-    return frozenset(bits)
-
-
-def _number(text: bytes) -> int:
-    return int(text, 16 if text[:2].lower() == b"0x" else 8 if text[:1] == b"0" else 10)
 
 
 class ApUser(Protocol):
@@ -83,6 +30,32 @@ class ApUser(Protocol):
 
     def status(self, apqn: Apqn) -> str:
         """`unassigned`, `assigned` or `in use`."""
+
+
+class ApHost(Protocol):
+    """The AP bus, as vfio_ap's mdevs ask about it; `user` answers what it asks in return."""
+
+    user: ApUser | None
+
+    @property
+    def max_adapter_id(self) -> int: ...
+
+    @property
+    def max_domain_id(self) -> int: ...
+
+    @property
+    def adapters(self) -> Set[int]:
+        """In the host's configuration."""
+
+    @property
+    def domains(self) -> Set[int]:
+        """In the host's configuration."""
+
+    def reserved_for_host(self, apqn: Apqn) -> bool:
+        """Whether apmask and aqmask both have the queue."""
+
+    def bound_to_vfio_ap(self, apqn: Apqn) -> bool:
+        """Whether the queue is there and vfio_ap has it."""
 
 
 class Card(Device):
@@ -192,22 +165,15 @@ class MatrixDevice(Device):
 class ApCore:
     """The AP bus of one host: `devices/ap`, `bus/ap`, and who owns which queue.
 
-    A queue is reserved for the host where its adapter is in `apmask` and its domain in `aqmask`; at first all are.
-    The largest ids are 63 and 15, or what the machine says (QCI), up to 255.
+    `masks` begin as the identity has them. Its cards appear with `add_cards`. Raises InputError with every mistake.
     """
 
-    def __init__(
-        self,
-        core: Core,
-        max_adapter_id: int = 63,
-        max_domain_id: int = 15,
-        apmask: Set[int] = EVERYTHING,
-        aqmask: Set[int] = EVERYTHING,
-    ) -> None:
+    def __init__(self, core: Core, identity: ApIdentity) -> None:
+        if wrong := identity.mistakes():
+            raise InputError(wrong)
         self.core = core
-        self.max_adapter_id = max_adapter_id
-        self.max_domain_id = max_domain_id
-        self.masks: dict[MaskName, frozenset[int]] = {"apmask": frozenset(apmask), "aqmask": frozenset(aqmask)}
+        self.identity = identity
+        self.masks = identity.masks()
         self.cards: dict[int, Card] = {}
         self.queues: dict[Apqn, Queue] = {}
         self.user: ApUser | None = None
@@ -224,18 +190,30 @@ class ApCore:
 
     # -- what the host has
 
-    async def add_card(self, adapter: int, domains: Set[int], hwtype: int = CEX8) -> Card:
+    @property
+    def max_adapter_id(self) -> int:
+        """The largest that an adapter can have."""
+        return self.identity.max_adapter_id
+
+    @property
+    def max_domain_id(self) -> int:
+        """The largest that a domain can have."""
+        return self.identity.max_domain_id
+
+    async def add_cards(self) -> None:
+        """The identity's cards appear."""
+        for card in self.identity.cards:
+            await self.add_card(card)
+
+    async def add_card(self, described: ApCard) -> Card:
         """A card and its queues appear and are bound. Raises InputError with every mistake."""
+        adapter = described.adapter
         wrong = [] if adapter not in self.cards else [f"adapter {adapter:#x} is there already"]
-        if not 0 <= adapter <= self.max_adapter_id:
-            wrong.append(f"adapter {adapter:#x} is not in 0x0 to {self.max_adapter_id:#x}")
-        beyond = sorted(one for one in domains if not 0 <= one <= self.max_domain_id)
-        wrong += [f"domain {one:#x} is not in 0x0 to {self.max_domain_id:#x}" for one in beyond]
-        if wrong:
+        if wrong := wrong + self.identity.card_mistakes(described):
             raise InputError(wrong)
-        card = self.cards[adapter] = Card(adapter, hwtype, self.root, self.bus)
+        card = self.cards[adapter] = Card(adapter, described.hwtype, self.root, self.bus)
         await self._appear(card)
-        for domain in sorted(domains):
+        for domain in sorted(described.domains):
             queue = self.queues[adapter, domain] = Queue((adapter, domain), card, self)
             await self._appear(queue)
         return card

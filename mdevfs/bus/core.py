@@ -13,6 +13,7 @@ from mdevfs.events import EventStream
 from mdevfs.sysfs.entries import Directory, Folder
 from mdevfs.sysfs.tree import Tree
 
+
 class Core:
     """Everything that a kernel's driver core knows; `tree` shows it."""
 
@@ -50,6 +51,7 @@ class Core:
         if name not in self.classes:
             self.classes[name] = Class(name, self)
             self.tree.changed("class", name)
+            self.events.send("add", f"/class/{name}", "class")
         return self.classes[name]
 
     def module(self, name: str) -> Module:
@@ -88,12 +90,27 @@ class Numbers:
     def __init__(self, first: int = 0) -> None:
         self._next = first
         self._free: list[int] = []
+        self._reserved: set[int] = set()  # taken, and not less than _next
 
     def take(self) -> int:
         if self._free:
             return heapq.heappop(self._free)
+        while self._next in self._reserved:
+            self._reserved.discard(self._next)
+            self._next += 1
         self._next += 1
         return self._next - 1
 
+    def reserve(self, number: int) -> None:
+        """Takes this very number, which must be free."""
+        if number >= self._next:
+            self._reserved.add(number)
+        else:
+            self._free.remove(number)
+            heapq.heapify(self._free)
+
     def give(self, number: int) -> None:
-        heapq.heappush(self._free, number)
+        if number >= self._next:
+            self._reserved.discard(number)
+        else:
+            heapq.heappush(self._free, number)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+
+from attrs import frozen
 
 from mdevfs.bus.core import Core
 from mdevfs.bus.device import Device
@@ -20,30 +22,50 @@ _ADDRESS = re.compile(r"0\.[0-3]\.[0-9a-f]{4}")
 _PATHS = 8
 
 
-class Subchannel(Device):
-    """One I/O subchannel: `devices/css0/0.<ssid>.<number>`.
+@frozen
+class SubchannelIdentity:
+    """What a subchannel says it is.
 
     `chpids` are the ids of its channel paths from the first on; `pim`, `pam` and `pom` the masks of those that are
-    installed, available and operational, path 0 leftmost; `dev_busid` the device behind it, None without a valid one.
+    installed, available and operational, path 0 leftmost: `pim` is all of `chpids` unless given, `pam` is `pim`.
+    `dev_busid` is the device behind it, None without a valid one; `qdio`: it is one of QDIO's.
     """
 
-    __slots__ = ("chpids", "dev_busid", "override", "pam", "pim", "pom", "qdio")
+    chpids: tuple[int, ...] = ()
+    pim: int | None = None
+    pam: int | None = None
+    pom: int = 0xFF
+    dev_busid: str | None = None
+    qdio: bool = False
 
-    def __init__(
-        self,
-        address: str,
-        above: Kobject,
-        bus: Bus,
-        chpids: Sequence[int],
-        masks: tuple[int, int, int],
-        dev_busid: str | None,
-        qdio: bool,
-    ) -> None:
+    @property
+    def masks(self) -> tuple[int, int, int]:
+        """pim, pam and pom."""
+        pim = self.pim if self.pim is not None else 0xFF00 >> len(self.chpids) & 0xFF
+        return pim, self.pam if self.pam is not None else pim, self.pom
+
+    def mistakes(self) -> list[str]:
+        """What is wrong with it, a line each."""
+        wrong = []
+        if self.dev_busid is not None and not _ADDRESS.fullmatch(self.dev_busid):
+            wrong.append(
+                f'dev_busid "{self.dev_busid}" is not a device\'s: 0, its set 0 to 3, 4 hex digits, as in 0.0.1234'
+            )
+        if len(self.chpids) > _PATHS:
+            wrong.append(f"chpids has {len(self.chpids)} entries: a subchannel has at most {_PATHS} channel paths")
+        wrong += [f"chpids: {one:#x} is not in 0x0 to 0xff" for one in self.chpids if not 0 <= one <= 0xFF]
+        named = zip(("pim", "pam", "pom"), self.masks, strict=True)
+        return wrong + [f"{name} {mask:#x} is not in 0x0 to 0xff" for name, mask in named if not 0 <= mask <= 0xFF]
+
+
+class Subchannel(Device):
+    """One I/O subchannel: `devices/css0/0.<ssid>.<number>`."""
+
+    __slots__ = ("identity", "override")
+
+    def __init__(self, address: str, above: Kobject, bus: Bus, identity: SubchannelIdentity) -> None:
         super().__init__(address, above, bus)
-        self.chpids = tuple(chpids)
-        self.pim, self.pam, self.pom = masks
-        self.dev_busid = dev_busid
-        self.qdio = qdio
+        self.identity = identity
         self.override = DriverOverride()
 
     @property
@@ -58,14 +80,15 @@ class Subchannel(Device):
             "type": Attribute(lambda: f"{SUBCHANNEL_TYPE_IO:x}\n"),
             "modalias": Attribute(lambda: f"{self.modalias}\n"),
             "chpids": Attribute(self._show_chpids),
-            "pimpampom": Attribute(lambda: f"{self.pim:02x} {self.pam:02x} {self.pom:02x}\n"),
-            "dev_busid": Attribute(lambda: f"{self.dev_busid or 'none'}\n"),
+            "pimpampom": Attribute(lambda: "{:02x} {:02x} {:02x}\n".format(*self.identity.masks)),
+            "dev_busid": Attribute(lambda: f"{self.identity.dev_busid or 'none'}\n"),
             "driver_override": self.override.attribute(),
         }
 
     def _show_chpids(self) -> str:
-        ids = (*self.chpids, *[0] * _PATHS)[:_PATHS]
-        return "".join(f"{one if self.pim & 0x80 >> path else 0:02x} " for path, one in enumerate(ids)) + "\n"
+        pim = self.identity.masks[0]
+        ids = (*self.identity.chpids, *[0] * _PATHS)[:_PATHS]
+        return "".join(f"{one if pim & 0x80 >> path else 0:02x} " for path, one in enumerate(ids)) + "\n"
 
 
 Hook = Callable[[Subchannel], Awaitable[None]]
@@ -113,16 +136,21 @@ class CssDriver(Driver):
 
 
 class VfioCcw(CssDriver):
-    """vfio_ccw: refuses QDIO subchannels (ENODEV) and, since 6.2, hangs a device `parent` below its own."""
+    """vfio_ccw: refuses QDIO subchannels (ENODEV) and, since 6.2, hangs a device `parent` below its own.
+
+    Under another `name` it is whatever else makes parents of subchannels.
+    """
 
     __slots__ = ()
 
-    def __init__(self, css: CssCore, on_probe: Hook | None = None, on_remove: Hook | None = None) -> None:
-        super().__init__("vfio_ccw", css.bus, css.core.module("vfio_ccw"), on_probe, on_remove)
+    def __init__(
+        self, css: CssCore, on_probe: Hook | None = None, on_remove: Hook | None = None, name: str = "vfio_ccw"
+    ) -> None:
+        super().__init__(name, css.bus, css.core.module(name), on_probe, on_remove)
 
     async def probe(self, device: Device) -> None:
         assert isinstance(device, Subchannel)
-        if device.qdio:
+        if device.identity.qdio:
             raise KernelError(errno.ENODEV)
         parent = RootDevice("parent", device.core, device) if device.core.kernel.since("6.2") else None
         if parent is not None:
@@ -151,27 +179,12 @@ class CssCore:
         self.root.register()
         self.bus.add_driver(CssDriver("io_subchannel", self.bus))
 
-    async def add(
-        self,
-        address: str,
-        chpids: Sequence[int] = (),
-        pim: int | None = None,
-        pam: int | None = None,
-        pom: int = 0xFF,
-        dev_busid: str | None = None,
-        qdio: bool = False,
-        driver_override: str | None = None,
-    ) -> Subchannel:
+    async def add(self, address: str, identity: SubchannelIdentity, driver_override: str | None = None) -> Subchannel:
         """css_register_subchannel, and then the first driver that takes it: io_subchannel unless `driver_override`
-        names another.
-
-        `pim` is all of `chpids` unless given, `pam` is `pim`. Raises InputError with every mistake.
-        """
-        if pim is None:
-            pim = 0xFF00 >> len(chpids) & 0xFF
-        masks = (pim, pim if pam is None else pam, pom)
-        self._check(address, chpids, masks, dev_busid)
-        device = Subchannel(address, self.root, self.bus, chpids, masks, dev_busid, qdio)
+        names another. Raises InputError with every mistake."""
+        if wrong := self._address_mistakes(address) + identity.mistakes():
+            raise InputError(wrong)
+        device = Subchannel(address, self.root, self.bus, identity)
         device.override.name = driver_override
         device.register()
         if self.bus.autoprobe:
@@ -184,18 +197,7 @@ class CssCore:
             await device.driver.release(device)
         device.unregister()
 
-    def _check(self, address: str, chpids: Sequence[int], masks: tuple[int, ...], dev_busid: str | None) -> None:
-        wrong = []
+    def _address_mistakes(self, address: str) -> list[str]:
         if not _ADDRESS.fullmatch(address):
-            wrong.append(f'address "{address}" is not a subchannel\'s: 0, its set 0 to 3, 4 hex digits, as in 0.0.0313')
-        elif address in self.bus.devices:
-            wrong.append(f'address "{address}" belongs to another subchannel')
-        if dev_busid is not None and not _ADDRESS.fullmatch(dev_busid):
-            wrong.append(f'dev_busid "{dev_busid}" is not a device\'s: 0, its set 0 to 3, 4 hex digits, as in 0.0.1234')
-        if len(chpids) > _PATHS:
-            wrong.append(f"chpids has {len(chpids)} entries: a subchannel has at most {_PATHS} channel paths")
-        wrong += [f"chpids: {one:#x} is not in 0x0 to 0xff" for one in chpids if not 0 <= one <= 0xFF]
-        named = zip(("pim", "pam", "pom"), masks, strict=True)
-        wrong += [f"{name} {mask:#x} is not in 0x0 to 0xff" for name, mask in named if not 0 <= mask <= 0xFF]
-        if wrong:
-            raise InputError(wrong)
+            return [f'address "{address}" is not a subchannel\'s: 0, its set 0 to 3, 4 hex digits, as in 0.0.0313']
+        return [f'address "{address}" belongs to another subchannel'] if address in self.bus.devices else []

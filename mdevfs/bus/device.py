@@ -95,6 +95,27 @@ class Device(Kobject):
             self.core.drop_glue(self.above)
 
 
+class CharDevice(Device):
+    """A device with a character device: `dev`, and MAJOR, MINOR, DEVNAME in its events; `mode` is DEVMODE or ""."""
+
+    __slots__ = ("devname", "major", "minor", "mode")
+
+    def __init__(
+        self, name: str, above: Kobject, subsystem: Subsystem, number: tuple[int, int], devname: str, mode: str = ""
+    ) -> None:
+        super().__init__(name, above, subsystem)
+        self.major, self.minor = number
+        self.devname = devname
+        self.mode = mode
+
+    def uevent_keys(self) -> dict[str, str]:
+        keys = {"MAJOR": str(self.major), "MINOR": str(self.minor), "DEVNAME": self.devname}
+        return keys | ({"DEVMODE": self.mode} if self.mode else {}) | super().uevent_keys()
+
+    def entries(self) -> dict[str, Entry]:
+        return super().entries() | {"dev": Attribute(lambda: f"{self.major}:{self.minor}\n")}
+
+
 def virtual_device(core: Core, class_name: str, name: str) -> Device:
     """A class device without a parent: `devices/virtual/<class>/<name>`. Not registered yet."""
     return Device(name, core.glue(class_name), core.cls(class_name))

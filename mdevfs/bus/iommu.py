@@ -54,16 +54,15 @@ class Group:
         kernel = self.devices[0].core.kernel
         if not kernel.since("6.2") and len(self.devices) != 1:
             raise KernelError(errno.EINVAL)
-        if any(one.driver is not None for one in self.devices):
-            if (self.type, wanted) != ("DMA", "DMA-FQ"):
-                raise KernelError(errno.EPERM if kernel.since("6.2") else errno.EBUSY)
+        if any(one.driver is not None for one in self.devices) and (self.type, wanted) != ("DMA", "DMA-FQ"):
+            raise KernelError(errno.EPERM if kernel.since("6.2") else errno.EBUSY)
         self.type = "DMA-FQ" if wanted == "auto" else wanted
 
 
 class Groups(Directory):
     """All groups of a machine; hands out the lowest free number."""
 
-    __slots__ = ("core", "groups", "numbers", "taken")
+    __slots__ = ("core", "groups", "numbers")
 
     def __init__(self, core: Core) -> None:
         self.core = core
@@ -75,8 +74,8 @@ class Groups(Directory):
         """A new, empty group; `number` asks for one that no other group has (a described host's)."""
         if number is None:
             number = self.numbers.take()
-            while number in self.groups:
-                number = self.numbers.take()
+        else:
+            self.numbers.reserve(number)
         group = Group(number, next(self.core.salts), name, type)
         self.groups[number] = group
         self.core.tree.changed(ROOT, str(number))

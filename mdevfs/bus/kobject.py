@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from mdevfs.sysfs.entries import Directory, Entry, Folder, Link, nest, relative
+from mdevfs.sysfs.entries import Directory, Entry, Folder, Link, nest
 
 _DIRECTORY = Directory.mode
 _LINK = Link.mode
-_NONE: Mapping[str, "Kobject"] = MappingProxyType({})
+_NONE: Mapping[str, Kobject] = MappingProxyType({})
 
 
 class Kobject:

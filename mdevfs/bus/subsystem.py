@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mdevfs.bus.kobject import Kobject, KobjectDirectory, Links
 from mdevfs.errors import KernelError, MdevfsError
 from mdevfs.events.stream import parse_synthetic
-from mdevfs.sysfs.entries import Attribute, Directory, Entry, Folder, Link, Overlay, relative
+from mdevfs.sysfs.entries import Attribute, Directory, Entry, Link, Overlay
 from mdevfs.sysfs.parse import word
 
 if TYPE_CHECKING:
@@ -153,10 +153,16 @@ class Driver(Kobject):
         """Lets a device go."""
 
     async def bind(self, device: Device) -> None:
-        """really_probe: the probe, then the links and the `bind` event."""
-        await self.probe(device)
+        """really_probe: the driver is there before its probe, so that events of the probe carry DRIVER; then `bind`."""
         self.link(device)
         device.refresh()
+        try:
+            await self.probe(device)
+        except BaseException:
+            self.unlink(device)
+            raise
+        finally:
+            device.refresh()
         device.send("bind")
 
     async def unbind(self, device: Device) -> None:
@@ -226,13 +232,10 @@ class Module(Kobject):
             "refcnt": Attribute(lambda: "0\n"),
             "uevent": Attribute(store=lambda data: synthesize(self.core, self.path, "module", data)),
             "drivers": Overlay(Links(f"{self.path}/drivers", self.drivers)),
-            "parameters": Folder(),
         }
 
 
-def synthesize(
-    core: Core, path: str, subsystem: str, data: bytes, keys: dict[str, str] | None = None
-) -> None:
+def synthesize(core: Core, path: str, subsystem: str, data: bytes, keys: dict[str, str] | None = None) -> None:
     """A write to a `uevent` file. Raises KernelError EINVAL or ENOMEM as kobject_synth_uevent does."""
     action, synthetic = parse_synthetic(data)
     core.events.send(action, f"/{path}", subsystem, synthetic | (keys or {}))

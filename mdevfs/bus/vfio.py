@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from mdevfs.bus.core import Core, Numbers
-from mdevfs.bus.device import Device
+from mdevfs.bus.device import CharDevice, Device
 from mdevfs.bus.iommu import Groups
 from mdevfs.bus.kobject import Kobject
-from mdevfs.sysfs.entries import Attribute, Deferred, Entry, Link
+from mdevfs.sysfs.entries import Deferred, Entry, Link
 
 MAJOR = 246  # golden/tree_after.json; dynamic on a real machine
+CONTAINER = (10, 196)  # include/linux/miscdevice.h, VFIO_MINOR
 
 
 class Vfio:
@@ -43,43 +44,31 @@ class Vfio:
         return {"vfio-dev": Deferred(lambda: {f"vfio{self.index}": self.vfio_device().directory()}, folders=1)}
 
 
-class _Made(Device):
-    """A device that exists while somebody looks at it; its salt is its owner's."""
-
-    __slots__ = ("record",)
-
-    def __init__(self, record: Vfio, name: str, above: Kobject, class_name: str) -> None:
-        super().__init__(name, above, record.core.core.cls(class_name))
-        self.record = record
-        self.salt = record.device.salt
-
-
-class GroupDevice(_Made):
-    """The character device `vfio/<group>`."""
+class GroupDevice(CharDevice):
+    """The character device `vfio/<group>`; it exists while somebody looks at it, and its salt is its group's."""
 
     __slots__ = ()
 
     def __init__(self, record: Vfio) -> None:
-        super().__init__(record, str(record.group), record.core.glue, "vfio")
-
-    def uevent_keys(self) -> dict[str, str]:
-        return {"MAJOR": str(MAJOR), "MINOR": str(self.record.minor), "DEVNAME": f"vfio/{self.record.group}"}
-
-    def entries(self) -> dict[str, Entry]:
-        return super().entries() | {"dev": Attribute(lambda: f"{MAJOR}:{self.record.minor}\n")}
+        number, devname = (MAJOR, record.minor), f"vfio/{record.group}"
+        super().__init__(str(record.group), record.core.glue, record.core.core.cls("vfio"), number, devname)
+        self.salt = record.core.iommu.groups[record.group].salt
 
 
-class VfioDevice(_Made):
-    """The device of the cdev interface; it has no `dev` file where that interface is not built (6.1)."""
+class VfioDevice(Device):
+    """The device of the cdev interface, likewise, with its owner's salt; no `dev` file where that interface is not
+    built (6.1)."""
 
-    __slots__ = ()
+    __slots__ = ("owner",)
 
     def __init__(self, record: Vfio) -> None:
         folder = Kobject("vfio-dev", record.device, 0)
-        super().__init__(record, f"vfio{record.index}", folder, "vfio-dev")
+        super().__init__(f"vfio{record.index}", folder, record.core.core.cls("vfio-dev"))
+        self.owner = record.device
+        self.salt = record.device.salt
 
     def entries(self) -> dict[str, Entry]:
-        return super().entries() | {"device": Link(self, self.record.device)}
+        return super().entries() | {"device": Link(self, self.owner)}
 
 
 class Records(Mapping[str, Kobject]):
@@ -116,6 +105,8 @@ class VfioCore:
         self.glue = Kobject("vfio", core.virtual, next(core.salts))
         self.glue.children = self.groups
         core.cls("vfio").devices = self.groups
+        container = CharDevice("vfio", core.glue("misc"), core.cls("misc"), CONTAINER, "vfio/vfio", "0666")
+        container.register()
         self.has_devices = core.kernel.since("6.1")
         if self.has_devices:
             core.cls("vfio-dev").devices = self.devices

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mdevfs.vendor.api import VendorDriver
     from mdevfs.vendor.loader import Found
 
-app = typer.Typer(add_completion=False, help="List and describe vendor drivers.")
+app = typer.Typer(add_completion=False, help="List and describe vendor drivers.", epilog="Example: mdevfs driver list")
 
 
 @app.command("list", epilog="Example: mdevfs driver list")

@@ -10,7 +10,7 @@ import typer
 from mdevfs.cli.output import Json, print_json
 from mdevfs.cli.table import print_table
 
-app = typer.Typer(add_completion=False, help="List, check and describe host files.")
+app = typer.Typer(add_completion=False, help="List, check and describe host files.", epilog="Example: mdevfs host list")
 
 
 @app.command("list", epilog="Example: mdevfs host list")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -21,47 +21,63 @@ def mount(
     foreground: Annotated[bool, typer.Option("--foreground", "-f", help="Stay, and log to the terminal.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Mounted by root: visible to root only.")] = False,
     log_file: Annotated[Path | None, typer.Option(help="Log there instead of to syslog.")] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write every uevent there, a JSON line each; - is standard output."),
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Log more.")] = False,
 ) -> None:
     """Mount a described host; returns when the mount answers.
 
     SIGTERM, SIGINT to the server and any unmount end it. Exit status: 2 for a bad host, 3 when the machine cannot.
     """
+    from mdevfs.errors import InputError
     from mdevfs.mount.background import detach
 
     directory = directory.absolute()
     path = host if "/" not in host and not host.endswith(".toml") else str(Path(host).absolute())
     log_file = log_file.absolute() if log_file is not None else None
-    work = functools.partial(_work, path, directory, private, foreground, log_file, debug)
+    if events == "-" and not foreground:
+        raise InputError("--events - needs --foreground: in the background there is no standard output")
+    event_file = Path(events).absolute() if events not in (None, "-") else events
+    settings = Settings(path, directory, private, foreground, log_file, event_file, debug)
+    work = functools.partial(_work, settings)
     if foreground:
         work(lambda: None)
     else:
         detach(work)
 
 
-def _work(
-    host: str,
-    directory: Path,
-    private: bool,
-    foreground: bool,
-    log_file: Path | None,
-    debug: bool,
-    ready: Callable[[], None],
-) -> None:
+class Settings(NamedTuple):
+    """What the command line asked for."""
+
+    host: str
+    directory: Path
+    private: bool
+    foreground: bool
+    log_file: Path | None
+    events: Path | str | None
+    debug: bool
+
+
+def _work(settings: Settings, ready: Callable[[], None]) -> None:
     import os
 
     import trio
 
-    from mdevfs.host.host import load
-    from mdevfs.mount.logs import configure
+    from mdevfs.host.host import Host, prepare_host
+    from mdevfs.mount.logs import configure, write_events
     from mdevfs.mount.places import prepare
     from mdevfs.mount.serve import serve
 
-    configure(log_file, debug, foreground)
-    prepare(directory)
+    configure(settings.log_file, settings.debug, settings.foreground)
+    prepare(settings.directory)
+    host: Host = prepare_host(settings.host, os.getuid(), os.getgid())
+    if settings.events is not None:
+        write_events(host.core.events, settings.events)
 
     async def run() -> None:
-        running = await load(host, os.getuid(), os.getgid())
-        await serve(running.tree, directory, private=private, ready=ready)
+        await host.start()
+        await serve(host, settings.directory, private=settings.private, ready=ready)
 
     trio.run(run)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from mdevfs.bus.ap import ApCore
+from mdevfs.bus.css import CssCore, Subchannel, VfioCcw
 from mdevfs.bus.device import Device, virtual_device
 from mdevfs.bus.pci import PciCore
 from mdevfs.bus.pci_driver import PciDriver, PciId
@@ -30,6 +32,8 @@ class Devices:
         self._drivers: dict[str, GuardedDriver] = {}
         self._pci: PciCore | None = None
         self._functions: dict[str, tuple[PlannedDevice, GuardedDriver]] = {}
+        self._css: CssCore | None = None
+        self._subchannels: dict[str, tuple[PlannedDevice, GuardedDriver]] = {}
 
     async def add(self, planned: PlannedDevice) -> Sequence[Parent]:
         """Adds one device and binds its driver; the parents that came of it. Raises MdevfsError."""
@@ -39,8 +43,12 @@ class Devices:
                 return self._virtual(planned, driver)
             case "pci":
                 return await self._function(planned, driver)
+            case "css":
+                return await self._subchannel(planned, driver)
+            case "ap":
+                return await self._matrix(planned, driver)
             case bus:
-                raise InputError(f"no device can be put on the bus {bus} yet")
+                raise InputError(f"no device can be put on the bus {bus}")
 
     def driver(self, planned: PlannedDevice) -> GuardedDriver:
         """The one instance of a driver that serves this host."""
@@ -53,10 +61,15 @@ class Devices:
         return self.host.mdev.register_parent(device, driver, settings)
 
     def _virtual(self, planned: PlannedDevice, driver: GuardedDriver) -> Sequence[Parent]:
-        self.host.core.module(driver.name)
-        device = virtual_device(self.host.core, driver.name, planned.address)
+        # The order of a sample's module_init (golden/uevents.json, "load the module").
+        core, first = self.host.core, driver.name not in self.host.core.modules
+        self.host.mdev.load_driver(driver)
+        device = virtual_device(core, driver.name, planned.address)
         device.register()
-        return [self._register(device, driver, planned.settings)]
+        parent = self._register(device, driver, planned.settings)
+        if first:
+            core.events.send("add", f"/{core.module(driver.name).path}", "module")
+        return [parent]
 
     # -- PCI
 
@@ -110,7 +123,33 @@ class Devices:
         if driver.is_parent(planned.settings, vf=function.physfn is not None):
             self._register(function, driver, planned.settings)
 
-    async def _remove(self, function: PciFunction) -> None:
-        parent = self.host.mdev.parents.get(function.name)
+    async def _remove(self, device: Device) -> None:
+        parent = self.host.mdev.parents.get(device.name)
         if parent is not None:
             await self.host.mdev.unregister_parent(parent)
+
+    # -- subchannels
+
+    async def _subchannel(self, planned: PlannedDevice, driver: GuardedDriver) -> Sequence[Parent]:
+        """As on a machine whose admin gave the subchannel to the driver: driver_override names it."""
+        if self._css is None:
+            self._css = CssCore(self.host.core)
+        css = self._css
+        if driver.name not in css.bus.drivers:
+            css.bus.add_driver(VfioCcw(css, self._probe_subchannel, self._remove, driver.name))
+        self._subchannels[planned.address] = planned, driver
+        await css.add(planned.address, driver.subchannel(planned.settings), driver.name)
+        parent = self.host.mdev.parents.get(planned.address)
+        return [parent] if parent is not None else []
+
+    async def _probe_subchannel(self, subchannel: Subchannel) -> None:
+        planned, driver = self._subchannels[subchannel.name]
+        self._register(subchannel, driver, planned.settings)
+
+    # -- the AP matrix
+
+    async def _matrix(self, planned: PlannedDevice, driver: GuardedDriver) -> Sequence[Parent]:
+        ap = ApCore(self.host.core, driver.ap(planned.settings))
+        await ap.add_cards()
+        matrix = await ap.load_vfio_ap()
+        return [self._register(matrix, driver, planned.settings)]

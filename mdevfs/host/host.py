@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from mdevfs.bus.core import Core
 from mdevfs.bus.iommu import Groups
 from mdevfs.bus.vfio import VfioCore
-from mdevfs.errors import InputError, MdevfsError
+from mdevfs.errors import InputError, MdevfsError, escape
 from mdevfs.host.devices import Devices
 from mdevfs.host.mistakes import near_miss
 from mdevfs.host.plan import Plan, PlannedDevice, plan
 from mdevfs.host.read import read
 from mdevfs.mdev.core import MdevCore
 from mdevfs.mdev.parent import Parent
+from mdevfs.mdev.types import Type
 from mdevfs.migration.verdict import Journal
 from mdevfs.sysfs.tree import Tree
 
@@ -61,9 +62,9 @@ class Host:
             if not kinds:
                 types = {type_id for parent in parents for type_id in parent.types}
                 hint = near_miss(mdev.type, types)
-                wrong[mdev.where] = f'{mdev.where}.type: {planned.address} has no type "{mdev.type}"{hint}'
+                wrong[mdev.where] = f'{mdev.where}.type: {planned.address} has no type "{escape(mdev.type)}"{hint}'
                 continue
-            kind = next((one for one in kinds if one.parent.driver.available(one)), kinds[0])
+            kind = await _first_with_room(kinds)
             try:
                 await self.mdev.create(kind, uuid)
             except MdevfsError as error:
@@ -71,8 +72,22 @@ class Host:
         return list(wrong.values())
 
 
+async def _first_with_room(kinds: Sequence[Type]) -> Type:
+    """Of one type on several parents; the first where none has room, so that its refusal is heard."""
+    for kind in kinds:
+        number = kind.parent.driver.available(kind)
+        if (number if isinstance(number, int) else await number) > 0:
+            return kind
+    return kinds[0]
+
+
 async def load(name: str, uid: int = 0, gid: int = 0) -> Host:
     """A running host from a file or a shipped name. Raises InputError with all mistakes."""
-    host = Host(plan(read(name)), uid, gid)
+    host = prepare_host(name, uid, gid)
     await host.start()
     return host
+
+
+def prepare_host(name: str, uid: int = 0, gid: int = 0) -> Host:
+    """A host that is not started yet, so that a listener may hear all of its events. Raises InputError."""
+    return Host(plan(read(name)), uid, gid)

@@ -25,7 +25,7 @@ def key_path(location: Iterable[str | int]) -> str:
     """`device[0].mdev[2].type`."""
     path = ""
     for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+        path += f"[{part}]" if isinstance(part, int) else f".{escape(part)}" if path else escape(part)
     return path
 
 
@@ -46,7 +46,9 @@ def _line(one: Mapping[str, Any], model: type[BaseModel], prefix: tuple[str | in
     if kind == "literal_error":
         return f'{where}: "{value}" is unknown{near_miss(str(one["input"]), _choices(one))}'
     message = one["msg"].removeprefix("Value error, ")
-    return f'{where}: {message} (is "{value}")' if isinstance(one["input"], str | int | float) else f"{where}: {message}"
+    return (
+        f'{where}: {message} (is "{value}")' if isinstance(one["input"], str | int | float) else f"{where}: {message}"
+    )
 
 
 def _choices(one: Mapping[str, Any]) -> list[str]:

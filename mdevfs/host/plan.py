@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from attrs import define, field, frozen
 from pydantic import BaseModel, ValidationError
 
 from mdevfs.bus.kernel import Kernel
-from mdevfs.errors import InputError
+from mdevfs.errors import InputError, escape
 from mdevfs.host.mistakes import from_pydantic, near_miss
 from mdevfs.host.read import Described
 from mdevfs.host.schema import DEFAULT_INTERFACES, DeviceSection, MdevSection
@@ -19,7 +21,7 @@ from mdevfs.vendor.api import VendorDriver
 from mdevfs.vendor.loader import Found, installed, load_file, load_installed
 
 ADDRESSES = {
-    "virtual": (re.compile(r"[^/\s]+\Z"), "a name"),
+    "virtual": (re.compile(r"(?!\.\.?\Z)[!-.0-~]{1,255}\Z"), "a name"),
     "pci": (re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]\Z"), "a PCI address such as 0000:00:02.0"),
     "css": (re.compile(r"0\.[0-3]\.[0-9a-f]{4}\Z"), "a subchannel such as 0.0.0313"),
     "ap": (re.compile(r"matrix\Z"), "matrix"),
@@ -61,15 +63,17 @@ class Plan:
     devices: list[PlannedDevice] = field(factory=list)
 
     def uuids(self, device: PlannedDevice) -> Iterator[tuple[PlannedMdev, str]]:
-        """Every mdev's UUID; generated ones depend on the host's name, the address and the type alone."""
+        """Every mdev's UUID; generated ones depend on the host's name, the address and the type alone, and count on
+        where a type is named again."""
+        indexes: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
         for mdev in device.mdevs:
             if mdev.uuid is not None:
                 yield mdev, mdev.uuid
                 continue
-            text = f"{self.name}\n{device.address}\n{mdev.type}\n{mdev.where}"
+            text = f"{self.name}\n{device.address}\n{mdev.type}"
             seed = hashlib.sha256(text.encode()).hexdigest()
             head = f"{seed[:8]}-{seed[8:12]}-4{seed[13:16]}-8{seed[17:20]}-"
-            for index in range(mdev.count):
+            for index in itertools.islice(indexes[mdev.type], mdev.count):
                 yield mdev, f"{head}{index:012x}"
 
 
@@ -117,13 +121,15 @@ def _device(section: DeviceSection, where: str, drivers: _Drivers, wrong: list[s
         broken = section.driver in installed()
         why = "is installed but broken, see the log" if broken else "is unknown"
         hint = "" if broken else near_miss(section.driver, drivers.names())
-        wrong.append(f'{where}.driver: vendor driver "{section.driver}" {why}{hint}')
+        wrong.append(f'{where}.driver: vendor driver "{escape(section.driver)}" {why}{hint}')
         return None
     driver = found.driver
-    address = section.address or DEFAULT_ADDRESSES.get(driver.bus, driver.name)
+    address = section.address
+    if address is None:
+        address = DEFAULT_ADDRESSES.get(driver.bus, driver.name)
     pattern, what = ADDRESSES[driver.bus]
     if not pattern.match(address):
-        wrong.append(f'{where}.address: "{address}" is not {what}, as the bus of driver {driver.name} has them')
+        wrong.append(f'{where}.address: "{escape(address)}" is not {what}, as the bus of driver {driver.name} has them')
     if driver.bus != "pci":
         for key in ("iommu_group", "numa_node", "sriov"):
             if getattr(section, key) is not None:
@@ -144,11 +150,11 @@ def _mdev(section: MdevSection, where: str) -> PlannedMdev:
 
 
 def _clashes(plan: Plan) -> Iterator[str]:
-    addresses: dict[tuple[str, str], str] = {}
+    addresses: dict[str, str] = {}
     uuids: dict[str, str] = {}
     for device in plan.devices:
-        bus = device.driver.name if device.driver.bus == "virtual" else device.driver.bus
-        first = addresses.setdefault((bus, device.address), device.where)
+        # On any bus: class/mdev_bus links to all parents by name.
+        first = addresses.setdefault(device.address, device.where)
         if first != device.where:
             yield f'{device.where}.address: "{device.address}" is taken by {first}'
         for mdev in device.mdevs:

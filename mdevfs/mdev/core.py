@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable
 from typing import NoReturn
 
+import trio
+
 from mdevfs.bus.core import Core
 from mdevfs.bus.device import Device
 from mdevfs.bus.vfio import VfioCore
 from mdevfs.errors import KernelError, MdevfsError, Refusal
+from mdevfs.mdev.debugfs import SINCE, DebugFs, VfioDebug
 from mdevfs.mdev.driver import MdevDriver, VendorHooks
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
@@ -21,6 +24,7 @@ from mdevfs.sysfs.parse import kstrtoull
 
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 UUID_LENGTH = 36
+RACE_WINDOW = 0.02  # seconds that the quirk remove-race gives
 
 
 class MdevCore:
@@ -35,6 +39,8 @@ class MdevCore:
         self.parents_class = core.cls("mdev_bus")
         self.parents: dict[str, Parent] = {}
         self._coming: set[str] = set()
+        if "debugfs" in interfaces and core.kernel.since(SINCE):
+            core.kernel_folder.entries["debug"] = DebugFs({"vfio": VfioDebug(vfio)})
 
     # -- parents
 
@@ -44,7 +50,7 @@ class MdevCore:
         for spec in driver.types(parent):
             type_id = f"{driver.name}-{spec.suffix}"
             parent.types[type_id] = Type(parent, spec, type_id)
-        self._mdev_driver(driver)
+        self.load_driver(driver)
         self.parents[device.name] = parent
         device.groups = (*device.groups, parent.entries)
         device.refresh()
@@ -63,11 +69,13 @@ class MdevCore:
         parent.device.refresh()
         parent.device.send("change", {"MDEV_STATE": "unregistered"})
 
-    def _mdev_driver(self, hooks: VendorHooks) -> MdevDriver:
+    def load_driver(self, hooks: VendorHooks) -> MdevDriver:
+        """The driver that mdevs of this vendor driver are bound to, registered the first time."""
         name = hooks.mdev_driver(self.core.kernel)
         driver = self.bus.drivers.get(name)
         if driver is None:
-            driver = MdevDriver(name, self.bus, self.core.module(hooks.name), hooks, self.vfio)
+            module = self.core.module(name if name == "vfio_mdev" else hooks.name)
+            driver = MdevDriver(name, self.bus, module, self.vfio)
             self.bus.add_driver(driver)
         assert isinstance(driver, MdevDriver)
         return driver
@@ -141,21 +149,46 @@ class MdevCore:
         The kernel shows the directory before the probe; nobody can look in between unless the probe is slow, and
         then a half-made mdev helps no one. The events are the kernel's, in its order.
         """
-        driver = self._mdev_driver(mdev.parent.driver)
+        driver = self.load_driver(mdev.parent.driver)
+        early = "remove-race" in self.core.kernel.quirks
+        if early:
+            await self._show_early(mdev)
         # `add` comes before `add` of VFIO's devices, which the probe announces.
         mdev.send("add")
         try:
             await driver.probe(mdev)
         except BaseException:
+            if early:
+                self._hide(mdev)
             mdev.send("remove")
             raise
         driver.link(mdev)
-        mdev.above.adopt(mdev)  # type: ignore[union-attr]
-        self.core.tree.changed(mdev.above.path, mdev.name)  # type: ignore[union-attr]
-        self.bus.join(mdev)
+        if early:
+            mdev.refresh()
+        else:
+            self._show(mdev)
         mdev.send("bind")
+        mdev.coming = False
         mdev.type.mdevs[mdev.name] = mdev
         self.core.tree.changed(f"{mdev.type.path}/devices", mdev.name, links=True)
+
+    async def _show_early(self, mdev: Mdev) -> None:
+        """The quirk remove-race: the directory is there before create has returned, for as long as a listener needs."""
+        self._show(mdev)
+        await trio.sleep(RACE_WINDOW)
+
+    def _show(self, mdev: Mdev) -> None:
+        above = mdev.parent.device
+        above.adopt(mdev)
+        self.core.tree.changed(above.path, mdev.name)
+        self.core.tree.changed("kernel/debug/vfio", mdev.name)
+        self.bus.join(mdev)
+
+    def _hide(self, mdev: Mdev) -> None:
+        above = mdev.parent.device
+        self.bus.leave(mdev)
+        above.abandon(mdev)
+        self.core.tree.changed(above.path, mdev.name)
 
     # -- remove
 
@@ -169,11 +202,19 @@ class MdevCore:
             await self.remove(mdev)
 
     async def remove(self, mdev: Mdev) -> None:
-        """mdev_device_remove. Raises KernelError ENODEV when it is being removed already; whatever the driver's
-        remove raises, and then the mdev stays as it was."""
+        """mdev_device_remove.
+
+        Raises KernelError ENODEV when it is being removed already; whatever the driver's remove raises, and then the
+        mdev stays as it was.
+        """
+        if mdev.removing and "double-remove" in self.core.kernel.quirks:
+            return
         if mdev.removing:
             raise KernelError(errno.ENODEV)
         mdev.removing = True
+        if mdev.coming:
+            mdev.refresh()  # the kernel bug remove-race: the file is gone, the mdev stays until its parent goes
+            raise KernelError(errno.EAGAIN)
         try:
             if mdev.driver is not None:
                 await mdev.driver.release(mdev)
@@ -184,6 +225,7 @@ class MdevCore:
         tree, kind = self.core.tree, mdev.type
         del kind.mdevs[mdev.name]
         tree.changed(f"{kind.path}/devices", mdev.name, links=True)
+        tree.changed("kernel/debug/vfio", mdev.name)
         mdev.unregister()
         kind.parent.count -= 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +11,7 @@ import trio
 from mdevfs.bus.device import Device
 from mdevfs.bus.kernel import Kernel
 from mdevfs.bus.subsystem import Bus, Driver, Module
+from mdevfs.errors import KernelError
 from mdevfs.migration.verdict import Verdict
 from mdevfs.sysfs.entries import Entry
 
@@ -47,13 +49,13 @@ class VendorHooks(Protocol):
     def available(self, type: Type) -> int | Awaitable[int]:
         """What `available_instances` shows."""
 
-    def claim(self, type: Type) -> None | Awaitable[None]:
+    def claim(self, type: Type) -> Awaitable[None] | None:
         """Raises Refused when the driver has no room for one more."""
 
-    def probe(self, mdev: Mdev) -> None | Awaitable[None]:
+    def probe(self, mdev: Mdev) -> Awaitable[None] | None:
         """Makes the mdev."""
 
-    def remove(self, mdev: Mdev) -> None | Awaitable[None]:
+    def remove(self, mdev: Mdev) -> Awaitable[None] | None:
         """Unmakes it."""
 
     def mdev_entries(self, mdev: Mdev) -> Mapping[str, Entry]:
@@ -76,11 +78,10 @@ class MdevDriver(Driver):
     """`bus/mdev/drivers/<name>`: binds mdevs when they are created. mdev_bus has no match for an mdev that was
     unbound (6.1, `mdev_match`), so `bind` answers ENODEV for ever."""
 
-    __slots__ = ("_claiming", "hooks", "vfio")
+    __slots__ = ("_claiming", "vfio")
 
-    def __init__(self, name: str, bus: Bus, module: Module, hooks: VendorHooks, vfio: VfioCore) -> None:
+    def __init__(self, name: str, bus: Bus, module: Module, vfio: VfioCore) -> None:
         super().__init__(name, bus, module)
-        self.hooks = hooks
         self.vfio = vfio
         self._claiming = trio.Lock()
 
@@ -90,7 +91,7 @@ class MdevDriver(Driver):
         kind = mdev.type
         await self._claim(kind)
         try:
-            pending = self.hooks.probe(mdev)
+            pending = mdev.parent.driver.probe(mdev)
             if pending is not None:
                 await pending
         except BaseException:
@@ -100,7 +101,8 @@ class MdevDriver(Driver):
 
     async def _claim(self, kind: Type) -> None:
         """The vendor's claim and the count; of slow claims one at a time, so that each sees what the last one took."""
-        pending = self.hooks.claim(kind) if self.hooks.max_instances is None else None
+        hooks = kind.parent.driver
+        pending = hooks.claim(kind) if hooks.max_instances is None else None
         if pending is None:
             self._count(kind, 1)
             return
@@ -111,12 +113,24 @@ class MdevDriver(Driver):
     async def remove(self, device: Device) -> None:
         """The vendor's remove, then VFIO's devices. If the vendor's raises, nothing has changed."""
         mdev: Mdev = device  # type: ignore[assignment]
-        pending = self.hooks.remove(mdev)
+        pending = mdev.parent.driver.remove(mdev)
         if pending is not None:
-            mdev.refresh()  # sysfs_remove_file_self: the `remove` file goes first, which shows only while others can look
+            mdev.refresh()  # sysfs_remove_file_self: the `remove` file goes first; it shows while others can look
             await pending
         self.vfio.detach(mdev, emulated=True)
         self._count(mdev.type, -1)
+
+    async def unbind(self, device: Device) -> None:
+        """A write to `unbind`. Raises KernelError ENODEV while the mdev is being removed or unbound already."""
+        mdev: Mdev = device  # type: ignore[assignment]
+        if mdev.removing:
+            raise KernelError(errno.ENODEV)
+        mdev.removing = True
+        try:
+            await self.release(mdev)
+        finally:
+            mdev.removing = False
+            mdev.refresh()
 
     @staticmethod
     def _count(kind: Type, change: int) -> None:

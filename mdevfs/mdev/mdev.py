@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 class Mdev(Device):
-    """One mdev. `data` is the vendor driver's own; `removing` from the write to `remove` on."""
+    """One mdev. `data` is the vendor driver's own; `coming` until create returns, `removing` from the write to
+    `remove` on."""
 
-    __slots__ = ("_params", "data", "last_verdict", "removing", "string", "type")
+    __slots__ = ("_params", "coming", "data", "last_verdict", "removing", "string", "type")
 
     def __init__(self, uuid: str, type: Type, bus: Subsystem, params: dict[str, Value] | None = None) -> None:
         super().__init__(uuid, type.parent.device, bus)
@@ -29,6 +30,7 @@ class Mdev(Device):
         self.data: object = None
         self.last_verdict: Record | None = None
         self.removing = False
+        self.coming = True
         self.string: str | None = None
         self._params = params
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from mdevfs.bus.core import Core
 from mdevfs.bus.device import Device
 from mdevfs.bus.kobject import Directories, Kobject
+from mdevfs.bus.pci_function import PciFunction
 from mdevfs.migration.parameters import Value
+from mdevfs.migration.verdict import Journal, Record
 from mdevfs.sysfs.entries import Entry, Overlay
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class Parent:
         self.data: object = None
         self.params: Mapping[str, Value] = {}
         self.string: str | None = None
+        self.last_verdict: Record | None = None
         self.count = 0
         self.used = 0
         self.types: dict[str, Type] = {}
@@ -42,6 +45,10 @@ class Parent:
     @property
     def core(self) -> Core:
         return self.device.core
+
+    @property
+    def journal(self) -> Journal:
+        return self.mdev_core.journal
 
     @property
     def name(self) -> str:
@@ -58,6 +65,17 @@ class Parent:
         from mdevfs.mdev.mdev import Mdev
 
         return (child for child in self.device.children.values() if isinstance(child, Mdev))
+
+    @property
+    def siblings(self) -> Iterator[Parent]:
+        """The parents on the same physical function and its VFs, itself included, in the order of the VFs."""
+        function = self.device
+        if not isinstance(function, PciFunction):
+            return iter((self,))
+        physical = function.physfn or function
+        virtual = physical.sriov.links.values() if physical.sriov is not None else ()
+        parents = self.mdev_core.parents
+        return (parents[one.name] for one in (physical, *virtual) if one.name in parents)
 
     def entries(self) -> Mapping[str, Entry]:
         """What being a parent adds to the device's directory."""

@@ -61,6 +61,27 @@ class DeviceModel:
         """Every parameter's value in a device that was made with nothing but `changes`."""
         return {param.name: param.init for param in self.params} | dict(changes or {})
 
+    @property
+    def latest(self) -> str | None:
+        """The last version that is declared."""
+        return next(reversed(list(self.versions)), None)
+
+    def expand(self, version: str) -> dict[str, Value]:
+        """A version's parameter list: what it names, and every other parameter off where it can be."""
+        rest = {p.name: p.off if p.off is not None else p.init for p in self.params}
+        return rest | dict(self.versions[version])
+
+    def info(self) -> dict[str, object]:
+        """Its object in `migration_info.json` (RFC v3), and its versions beside `params`."""
+        found: dict[str, object] = {"params": {param.name: param.info() for param in self.params}}
+        if self.versions:
+            texts = {
+                version: {name: self.parameters[name].format(value) for name, value in values.items()}
+                for version, values in self.versions.items()
+            }
+            found |= {"versions": texts, "latest": self.latest}
+        return found
+
     def write(self, values: Values) -> str:
         """The migration_version string: the model's name, then every parameter that is not off, by name."""
         on = (p for p in self.params if p.off is None or values[p.name] != p.off)
@@ -96,12 +117,16 @@ class DeviceModel:
     def _compare(self, values: Values, items: Sequence[str]) -> list[Reason]:
         reasons: list[Reason] = []
         seen: set[str] = set()
+        repeated: set[str] = set()
         for item in items:
             name, equals, text = item.partition("=")
             if not equals or not name:
                 rule = f"{item!r} is not of the form parameter=value"
                 reasons.append(Reason("string-malformed", rule, source=item, side="source"))
+            elif name in repeated:
+                continue
             elif name in seen:
+                repeated.add(name)
                 rule = "the string gives this parameter twice"
                 reasons.append(Reason("parameter-repeated", rule, name, source=text, side="source"))
             else:

@@ -31,13 +31,21 @@ def unquote(text: str) -> str:
 @frozen
 class Parameter:
     """What all kinds share. `off` is the value that means what the device did before the parameter existed; None: it
-    cannot be switched off. `allowed` None: every value of its type."""
+    cannot be switched off. `allowed` None: every value of its type.
+
+    `state_only`: it touches nothing but the state's representation, so a target that has it on loads state without
+    it, and it may change while the device is in use. `fixed`: it is given at creation and not changed later.
+    `compat` is the compat property that sets it ("e1000.mitigation").
+    """
 
     name: str
     init: Value
     off: Value | None = None
     allowed: Collection[Value] | None = None
     doc: str = ""
+    state_only: bool = field(default=False, kw_only=True)
+    fixed: bool = field(default=False, kw_only=True)
+    compat: str | None = field(default=None, kw_only=True)
     type: str = field(init=False, default="str")
 
     def parse(self, text: str) -> Value:
@@ -58,7 +66,23 @@ class Parameter:
 
     def accepts(self, source: Value, target: Value) -> bool:
         """Whether state of a device with the value `source` loads where the value is `target`."""
-        return source == target
+        return source == target or (self.state_only and source == self.off)
+
+    def info(self) -> dict[str, object]:
+        """Its object in `migration_info.json` (RFC v3); all values are texts, as `migration/<name>` shows them."""
+        found: dict[str, object] = {"type": self.type, "init_value": self.format(self.init)}
+        if self.off is not None:
+            found["off_value"] = self.format(self.off)
+        if self.allowed is not None:
+            found["allowed_values"] = self.allowed_texts()
+        return found | {"description": self.doc}
+
+    def allowed_texts(self) -> list[str]:
+        """The allowed values as texts; a range of steps of 1 is `<min>-<max>`."""
+        assert self.allowed is not None
+        if isinstance(self.allowed, range) and self.allowed.step == 1 and self.allowed:
+            return [f"{self.allowed[0]}-{self.allowed[-1]}"]
+        return [self.format(value) for value in self.allowed]
 
     def rule(self) -> str:
         """What `allowed` says, in words."""
@@ -156,6 +180,10 @@ class Set(Parameter):
 
     def allows(self, value: Value) -> bool:
         return self.allowed is None or (isinstance(value, frozenset) and value <= set(self.allowed))
+
+    def allowed_texts(self) -> list[str]:
+        """The words, of which any set is allowed."""
+        return sorted(quote(str(word)) for word in self.allowed or ())
 
     def accepts(self, source: Value, target: Value) -> bool:
         assert isinstance(source, frozenset) and isinstance(target, frozenset)

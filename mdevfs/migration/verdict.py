@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 from attrs import define, field, frozen
@@ -16,6 +16,8 @@ from attrs.validators import deep_iterable, in_, instance_of, optional
 from mdevfs.errors import MdevfsError, Refusal, escape
 
 log = logging.getLogger(__name__)
+
+SAID = 16  # reasons that one log line gives
 
 Side = Literal["source", "target", "both"]
 Operation = Literal["handshake", "create", "parameter", "load"]
@@ -37,15 +39,25 @@ class Reason:
 
     def sentence(self) -> str:
         """The reason on one line, safe for logs and terminals."""
-        about = f"{self.parameter}: " if self.parameter else ""
+        about = f"{_bounded(self.parameter)}: " if self.parameter else ""
         values = ""
         if self.source is not None or self.target is not None:
             values = f" (source {_quoted(self.source)}, target {_quoted(self.target)})"
-        return f"{self.code}: {about}{self.rule}{values}"
+        return f"{self.code}: {about}{_bounded(self.rule)}{values}"
+
+
+def _bounded(text: str) -> str:
+    return escape(text)[:200]
 
 
 def _quoted(value: str | None) -> str:
-    return f'"{escape(value)[:200]}"' if value is not None else "none"
+    return f'"{_bounded(value)}"' if value is not None else "none"
+
+
+def sentences(reasons: Sequence[Reason]) -> str:
+    """The reasons on one line; of very many (a hostile string's) only the first."""
+    more = f"; and {len(reasons) - SAID} more" if len(reasons) > SAID else ""
+    return "; ".join(reason.sentence() for reason in reasons[:SAID]) + more
 
 
 @frozen
@@ -101,7 +113,7 @@ class RefusedVerdict(Refusal):
     """A verdict with reasons, on its way back up the stairs as an errno."""
 
     def __init__(self, verdict: Verdict) -> None:
-        super().__init__("; ".join(reason.sentence() for reason in verdict.reasons))
+        super().__init__(sentences(verdict.reasons))
         self.verdict = verdict
         self.code = verdict.reasons[0].code
         self.errno = verdict.errno
@@ -164,8 +176,8 @@ class Journal:
         """A record of this verdict; `target` is who was asked, `source` what was written."""
         record = Record(next(self._seq), time.time(), operation, target, source, verdict)
         if verdict.reasons:
-            reasons = "; ".join(reason.sentence() for reason in verdict.reasons)
-            log.info('%s: %s of "%s" refused: %s', target.path, operation, escape(source)[:200], reasons)
+            reasons = sentences(verdict.reasons)
+            log.info('%s: %s of "%s" refused: %s', target.path, operation, _bounded(source), reasons)
         return record
 
 

@@ -40,35 +40,27 @@ class Listing:
         if start < DOT_DOT and not self._dot(token, b"..", self.node.parent or self.node, DOT_DOT):
             return
         first = bisect_right(self.names, start, key=lambda name: name[0]) if start > DOT_DOT else 0
-        if self.tree.generation != self.generation:
-            self._update(first)
         self._names(token, first)
 
     def _dot(self, token: pyfuse3.ReaddirToken, name: bytes, node: Node, position: int) -> bool:
         # The kernel takes no reference for these two (fs/fuse/readdir.c, fuse_direntplus_link).
         return pyfuse3.readdir_reply(token, name, self.attributes(node), position)
 
-    def _update(self, first: int) -> None:
-        """Leaves out what has gone since the snapshot, and finds anew what was replaced."""
-        self.generation = self.tree.generation
-        directory = self.node.directory if not self.node.dead else None
-        kept = []
-        for position, name, _, _ in self.names[first:]:
-            entry = directory.lookup(name) if directory is not None else None
-            if entry is not None:
-                kept.append((position, name, entry.mode, entry.salt))
-        self.names[first:] = kept
-
     def _names(self, token: pyfuse3.ReaddirToken, first: int) -> None:
         # The loop that a listing of 100,000 names spends its time in.
         names, tree, parent, reply = self.names, self.tree, self.node, pyfuse3.readdir_reply
-        known = parent.children or {}
+        known, changed = parent.children or {}, tree.generation != self.generation
         link, now = self._template(), time.time_ns()
         link.st_atime_ns = link.st_mtime_ns = link.st_ctime_ns = now
         for index in range(first, len(names)):
             position, name, mode, salt = names[index]
+            if changed:
+                entry = parent.directory.lookup(name) if not parent.dead else None
+                if entry is None:
+                    continue  # gone since the snapshot
+                mode, salt = entry.mode, entry.salt
             if mode == LINK and name not in known:
-                link.st_ino = inode = tree.note(parent, name, mode, salt, now)
+                link.st_ino = inode = tree.note(parent, name, salt, now)
                 if not reply(token, name.encode(), link, position):
                     tree.forget(inode, 1)
                     return

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import sys
 from pathlib import Path
 
+from mdevfs.control.protocol import to_line
 from mdevfs.errors import InputError
+from mdevfs.events import Event, EventStream
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -41,3 +44,20 @@ def configure(log_file: Path | None, debug: bool, foreground: bool) -> None:
     logger.propagate = False
     for other in ("pyfuse3", "trio"):
         logging.getLogger(other).handlers = list(logger.handlers)
+
+
+def write_events(events: EventStream, target: Path | str) -> None:
+    """Writes every uevent from now on to a file, a JSON line each, at once; "-" is standard output.
+
+    Raises InputError when the file cannot be opened.
+    """
+    try:
+        stream = sys.stdout if target == "-" else Path(target).open("w", buffering=1)  # noqa: SIM115 - as long as we run
+    except OSError as error:
+        raise InputError(f"--events {target}: {error.strerror}") from None
+
+    def write(event: Event) -> None:
+        stream.write(to_line(event))
+        stream.flush()
+
+    events.listeners.append(write)

@@ -11,7 +11,7 @@ import functools
 import logging
 import os
 import stat
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import pyfuse3
@@ -23,7 +23,7 @@ from mdevfs.mount.invalidate import Invalidator
 from mdevfs.mount.listing import FOREVER, Listing
 from mdevfs.sysfs.entries import Link
 from mdevfs.sysfs.files import POLL_IDLE, AttributeFile, File
-from mdevfs.sysfs.tree import Memory, Node, Tree
+from mdevfs.sysfs.tree import ROOT_INODE, Memory, Node, Tree
 
 log = logging.getLogger("mdevfs.mount")
 
@@ -66,9 +66,11 @@ class SysfsOperations(pyfuse3.Operations):
     enable_acl = False
     enable_writeback_cache = False
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, hidden: Mapping[str, bytes] | None = None) -> None:
+        """`hidden` are extended attributes of the root that can be read by who knows their names."""
         super().__init__()
         self.tree = tree
+        self._hidden = hidden or {}
         self._files: dict[int, File] = {}
         self._listings: dict[int, Listing] = {}
         self._next_handle = 0
@@ -222,6 +224,8 @@ class SysfsOperations(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         memory = self.tree.node(inode).memory
         value = memory.xattrs.get(os.fsdecode(name)) if memory is not None else None
+        if inode == ROOT_INODE:
+            value = self._hidden.get(os.fsdecode(name), value)
         if value is not None:
             return value
         known = name.startswith((b"trusted.", b"security.", b"user."))

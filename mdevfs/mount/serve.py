@@ -13,10 +13,12 @@ from pathlib import Path
 import pyfuse3
 import trio
 
+from mdevfs.control.protocol import ADDRESS_XATTR
+from mdevfs.control.server import ControlServer
 from mdevfs.errors import MachineError, escape
+from mdevfs.host.host import Host
 from mdevfs.mount.operations import SysfsOperations
 from mdevfs.mount.places import FSNAME
-from mdevfs.sysfs.tree import Tree
 
 log = logging.getLogger("mdevfs.mount")
 
@@ -31,12 +33,13 @@ def options(private: bool) -> set[str]:
     return chosen
 
 
-async def serve(tree: Tree, mountpoint: Path, *, private: bool, ready: Callable[[], None]) -> None:
-    """Mounts `tree`, calls `ready` once the mount answers, and returns when it has ended and nothing is mounted.
+async def serve(host: Host, mountpoint: Path, *, private: bool, ready: Callable[[], None]) -> None:
+    """Mounts a host's tree, calls `ready` once the mount answers, and returns when it has ended and nothing is mounted.
 
     SIGTERM, SIGINT and an unmount from outside all end it. Raises MachineError when it cannot be mounted.
     """
-    operations = SysfsOperations(tree)
+    control = ControlServer(host.core.events)
+    operations = SysfsOperations(host.tree, {ADDRESS_XATTR: control.address.encode()})
     try:
         pyfuse3.init(operations, str(mountpoint), options(private))
     except RuntimeError as error:
@@ -46,6 +49,7 @@ async def serve(tree: Tree, mountpoint: Path, *, private: bool, ready: Callable[
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            nursery.start_soon(control.serve)
             nursery.start_soon(_announce, mountpoint, ready)
             await pyfuse3.main(max_tasks=1000)
             nursery.cancel_scope.cancel()

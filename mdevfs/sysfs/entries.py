@@ -16,7 +16,7 @@ type_bits = stat.S_IFMT
 
 Text = str | bytes
 Show = Callable[[], Text | Awaitable[Text]]
-Store = Callable[[bytes], None | Awaitable[None]]
+Store = Callable[[bytes], Awaitable[None] | None]
 
 
 class Entry:
@@ -158,7 +158,7 @@ class Folder(Directory):
 class Deferred(Directory):
     """A folder that is made when somebody looks into it; `folders` says how many of its entries are directories."""
 
-    __slots__ = ("_make", "_made", "_folders")
+    __slots__ = ("_folders", "_made", "_make")
 
     def __init__(self, make: Callable[[], Mapping[str, Entry]], folders: int = 0) -> None:
         self._make = make

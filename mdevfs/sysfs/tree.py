@@ -122,7 +122,7 @@ class Node:
             waiter()
 
 
-Listed = tuple[Node, str, int, int, int]  # parent, name, mode, salt, loaded
+Listed = tuple[Node, str, int, int]  # parent, name, salt, loaded
 
 
 class Tree:
@@ -158,8 +158,8 @@ class Tree:
         return found if isinstance(found, Node) else self._promote(inode, found)
 
     def _promote(self, inode: int, listed: Listed) -> Node:
-        parent, name, mode, salt, loaded = listed
-        node = Node(inode, parent, name, mode, salt)
+        parent, name, salt, loaded = listed
+        node = Node(inode, parent, name, Link.mode, salt)
         node.loaded = loaded
         node.lookups = 1
         assert parent.children is not None
@@ -209,7 +209,7 @@ class Tree:
             return []
         found = parent.directory.scan()
         if len(found) > MANY:
-            return [(index, *child) for index, child in enumerate(found, 3)]
+            return [(index, name, mode, salt) for index, (name, mode, salt) in enumerate(found, 3)]
         return sorted((name_hash(name) + 1, name, mode, salt) for name, mode, salt in found)
 
     def listed(self, parent: Node, name: str, mode: int, salt: int) -> Node:
@@ -217,12 +217,12 @@ class Tree:
         node = self._held(parent, name)
         return node if node is not None else self._adopt(parent, name, mode, salt)
 
-    def note(self, parent: Node, name: str, mode: int, salt: int, loaded: int) -> int:
-        """The inode of a name that nobody knew and that the kernel now holds once."""
+    def note(self, parent: Node, name: str, salt: int, loaded: int) -> int:
+        """The inode of a link that nobody knew and that the kernel now holds once."""
         inode = hash((parent.inode, name, salt)) & _INODE_MASK
         if inode in self.nodes:
             inode = self._inode(parent, name, salt)
-        self.nodes[inode] = (parent, name, mode, salt, loaded)
+        self.nodes[inode] = (parent, name, salt, loaded)
         if parent.children is None:
             parent.children = {}
         parent.children[name] = inode
@@ -300,9 +300,10 @@ class Tree:
         return file
 
     def file(self, node: Node, flags: int) -> File:
-        """open(2) but for `File.opening`. Raises ENODEV on a dead node, EACCES even for root where the mode bits say no, EINVAL for O_DIRECT.
+        """open(2) but for `File.opening`.
 
-        The EACCES is sysfs's own (fs/kernfs/file.c, kernfs_fop_open with KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK).
+        Raises ENODEV on a dead node, EINVAL for O_DIRECT, and EACCES, even for root, where the mode bits say no: that
+        is sysfs's own (fs/kernfs/file.c, kernfs_fop_open with KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK).
         """
         if node.dead:
             raise KernelError(errno.ENODEV)

@@ -1,7 +1,10 @@
 """What a driver author imports. Everything here is the interface; whatever is deeper may change."""
 
+from mdevfs.bus.ap import ApHost, ApUser
+from mdevfs.bus.ap_identity import ApCard, ApIdentity, Apqn
+from mdevfs.bus.css import SubchannelIdentity
 from mdevfs.bus.pci_resource import Bar, PciIdentity, SriovCapability
-from mdevfs.errors import KernelError
+from mdevfs.errors import InputError, KernelError
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
@@ -10,13 +13,19 @@ from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Bool, Int, Set, Str
 from mdevfs.migration.verdict import YES, Reason, Refused, Verdict
 from mdevfs.sysfs.parse import kstrtobool, kstrtoull, word
-from mdevfs.vendor.api import Settings, VendorDriver, blocking, show, store
+from mdevfs.vendor.api import Settings, VendorDriver, ap_host, blocking, show, store
 
 __all__ = [
     "YES",
+    "ApCard",
+    "ApHost",
+    "ApIdentity",
+    "ApUser",
+    "Apqn",
     "Bar",
     "Bool",
     "DeviceModel",
+    "InputError",
     "Int",
     "KernelError",
     "Mdev",
@@ -30,9 +39,11 @@ __all__ = [
     "Settings",
     "SriovCapability",
     "Str",
+    "SubchannelIdentity",
     "Type",
     "VendorDriver",
     "Verdict",
+    "ap_host",
     "blocking",
     "kstrtobool",
     "kstrtoull",

@@ -9,6 +9,9 @@ from typing import Any, ClassVar, Literal, TypeVar
 from attrs import frozen
 from pydantic import BaseModel, ConfigDict
 
+from mdevfs.bus.ap import ApHost, MatrixDevice
+from mdevfs.bus.ap_identity import ApIdentity
+from mdevfs.bus.css import SubchannelIdentity
 from mdevfs.bus.pci_resource import PciIdentity, SriovCapability
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
@@ -136,6 +139,14 @@ class VendorDriver:
         """For a PCI function with `sriov = { total = ... }`: its virtual functions."""
         raise NotImplementedError(f"driver {self.name} knows nothing of SR-IOV: it has no sriov()")
 
+    def subchannel(self, settings: Any) -> SubchannelIdentity:
+        """For `bus = "css"`: the subchannel that these settings describe; any I/O subchannel unless it says more."""
+        return SubchannelIdentity()
+
+    def ap(self, settings: Any) -> ApIdentity:
+        """For `bus = "ap"`: the host's adapters and domains, and what of them the host keeps; see `ap_host`."""
+        return ApIdentity()
+
     def is_parent(self, settings: Any, *, vf: bool) -> bool:
         """Whether a bound function offers types; `vf`: whether it is a virtual one."""
         return not vf
@@ -155,6 +166,13 @@ class VendorDriver:
             reason = Reason("string-differs", "the strings must be equal", source=source, target=target)
             return Verdict.no([] if source == target else [reason])
         return self.model.check(self.model.initial(device.params), source)
+
+
+def ap_host(parent: Parent) -> ApHost:
+    """The AP bus of a host, for the driver of its matrix device. Raises TypeError for a parent of another bus."""
+    if not isinstance(parent.device, MatrixDevice):
+        raise TypeError(f"{parent.name} is not the AP matrix: only a driver of the bus ap has an AP host")
+    return parent.device.ap
 
 
 def migrates(driver: type[VendorDriver]) -> bool:

@@ -11,6 +11,8 @@ from typing import Literal, TypeVar
 import trio
 from pydantic import BaseModel
 
+from mdevfs.bus.ap_identity import ApIdentity
+from mdevfs.bus.css import SubchannelIdentity
 from mdevfs.bus.kernel import Kernel
 from mdevfs.bus.pci_resource import PciIdentity, SriovCapability
 from mdevfs.errors import DriverFault, MdevfsError
@@ -19,7 +21,7 @@ from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
 from mdevfs.migration.handshake import MAX_STRING
 from mdevfs.migration.model import DeviceModel
-from mdevfs.migration.verdict import YES, Verdict
+from mdevfs.migration.verdict import YES, Refused, RefusedVerdict, Verdict
 from mdevfs.sysfs.entries import Attribute, Entry
 from mdevfs.vendor.api import AttributeMark, Device, Owner, VendorDriver, migrates
 
@@ -63,6 +65,14 @@ class GuardedDriver:
         """See VendorDriver.sriov."""
         return self._instance("sriov", self.driver.sriov, SriovCapability, settings, total)
 
+    def subchannel(self, settings: BaseModel) -> SubchannelIdentity:
+        """See VendorDriver.subchannel."""
+        return self._instance("subchannel", self.driver.subchannel, SubchannelIdentity, settings)
+
+    def ap(self, settings: BaseModel) -> ApIdentity:
+        """See VendorDriver.ap."""
+        return self._instance("ap", self.driver.ap, ApIdentity, settings)
+
     def is_parent(self, settings: BaseModel, *, vf: bool) -> bool:
         """See VendorDriver.is_parent."""
         return bool(self.run(self.name, "is_parent", lambda: self.driver.is_parent(settings, vf=vf)))
@@ -91,15 +101,15 @@ class GuardedDriver:
 
         return self.call(type, "available", self.driver.available, accept, type)
 
-    def claim(self, type: Type) -> None | Awaitable[None]:
+    def claim(self, type: Type) -> Awaitable[None] | None:
         if _blocks(self.driver.available):  # which the claim may ask
             return self._in_thread(type, "claim", self.driver.claim, _nothing, (type,))
         return self.call(type, "claim", self.driver.claim, _nothing, type)
 
-    def probe(self, mdev: Mdev) -> None | Awaitable[None]:
+    def probe(self, mdev: Mdev) -> Awaitable[None] | None:
         return self.call(mdev, "probe", self.driver.probe, _nothing, mdev)
 
-    def remove(self, mdev: Mdev) -> None | Awaitable[None]:
+    def remove(self, mdev: Mdev) -> Awaitable[None] | None:
         return self.call(mdev, "remove", self.driver.remove, _nothing, mdev)
 
     def migration_string(self, device: Device) -> str | Awaitable[str]:
@@ -164,9 +174,16 @@ class GuardedDriver:
             assert shown is not None
             return self.call(where, "show", shown[1], accept, device)
 
-        def do_store(data: bytes) -> None | Awaitable[None]:
+        async def do_store(data: bytes) -> None:
             assert stored is not None
-            return self.call(where, "store", stored[1], _nothing, device, data)
+            try:
+                pending = self.call(where, "store", stored[1], _nothing, device, data)
+                if pending is not None:
+                    await pending
+            except (Refused, RefusedVerdict) as refusal:
+                text = data.removesuffix(b"\n").decode("latin-1")
+                device.last_verdict = device.journal.record("parameter", device, text, refusal.verdict)
+                raise
 
         mode = next((mark.mode for mark, _ in hooks.values() if mark.mode is not None), None)
         return Attribute(do_show if shown else None, do_store if stored else None, mode)
@@ -218,9 +235,7 @@ class GuardedDriver:
             if took > SLOW:
                 log.warning("driver %s: %s of %s took %.1f s", self.name, what, _path(where), took)
 
-    def junk(
-        self, where: Device | str, what: str, value: object, wanted: str, did: str = "returned"
-    ) -> DriverFault:
+    def junk(self, where: Device | str, what: str, value: object, wanted: str, did: str = "returned") -> DriverFault:
         """The fault of a hook that returned (or raised) what it must not; logged."""
         message = f"driver {self.name}: {what} of {_path(where)} {did} {value!r:.80}, not {wanted}"
         log.error("%s", message)

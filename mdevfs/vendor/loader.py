@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import inspect
 import logging
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from attrs import frozen
 from pydantic import BaseModel
@@ -50,10 +51,13 @@ def load_installed(name: str) -> Found | None:
     origin = f"{point.value} ({point.dist.name if point.dist else 'entry point'})"
     try:
         driver = point.load()
-    except Exception as error:  # whatever a third party's module raises
+    except (Exception, SystemExit) as error:  # whatever a third party's module raises
         _broken(origin, error)
         return None
-    return _accept([driver], origin).get(name)
+    found = _accept([driver], origin)
+    for other in found.keys() - {name}:
+        _broken(origin, InputError(f'the driver calls itself "{other}", its entry point "{name}"'))
+    return found.get(name)
 
 
 def load_file(path: Path) -> dict[str, Found]:
@@ -63,7 +67,7 @@ def load_file(path: Path) -> dict[str, Found]:
     """
     _check_owner(path)
     try:
-        module = _import(path)
+        module = _import(path.resolve())
     except (Exception, SystemExit) as error:
         _broken(str(path), error)
         return {}
@@ -97,7 +101,7 @@ def mistakes(driver: type[VendorDriver]) -> list[str]:
     if driver.bus not in BUSES:
         wrong.append(f"bus {driver.bus!r} is not one of {', '.join(BUSES)}")
     if not callable(driver.types):
-        wrong += _type_mistakes(driver.types)
+        wrong += _type_mistakes(driver.types, driver.model)
     if driver.model is not None and not isinstance(driver.model, DeviceModel):
         wrong.append(f"model {driver.model!r} is not a DeviceModel")
     if not (inspect.isclass(driver.Settings) and issubclass(driver.Settings, BaseModel)):
@@ -105,12 +109,17 @@ def mistakes(driver: type[VendorDriver]) -> list[str]:
     return wrong
 
 
-def _type_mistakes(types: Sequence[MdevType]) -> list[str]:
+def _type_mistakes(types: Sequence[MdevType], model: object) -> list[str]:
+    if not isinstance(types, Sequence):
+        return [f"types {types!r} is neither a list of MdevType nor a method that gives one"]
     strange = [repr(one) for one in types if not isinstance(one, MdevType)]
     if strange:
         return [f"types holds {', '.join(strange)}, which is no MdevType"]
     names = [one.suffix for one in types]
-    return [f"two types are called {name}" for name in sorted({n for n in names if names.count(n) > 1})]
+    wrong = [f"two types are called {name}" for name in sorted({n for n in names if names.count(n) > 1})]
+    if isinstance(model, DeviceModel):
+        wrong += [f"type {one.suffix} {mistake}" for one in types for mistake in model.mistakes_of(one.params)]
+    return wrong
 
 
 def _accept(drivers: Iterable[object], origin: str) -> dict[str, Found]:
@@ -136,7 +145,7 @@ def _check_owner(path: Path) -> None:
         raise InputError(f"driver file {path} does not exist")
     if os.geteuid() != 0:
         return
-    for one in (path.resolve(), path.resolve().parent):
+    for one in (path.resolve(), *path.resolve().parents):
         status = one.stat()
         loose = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
         if status.st_uid != 0 or loose:
@@ -148,11 +157,23 @@ def _check_owner(path: Path) -> None:
 
 
 def _import(path: Path) -> ModuleType:
-    name = f"mdevfs_driver_{path.stem}_{abs(hash(path.resolve())):x}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    name = f"mdevfs_driver_{path.stem}_{abs(hash(path)):x}"
+    if path.suffix != ".py":
         raise InputError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
+    loader = _Source(name, str(path))
+    module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(name, loader, origin=str(path)))
+    module.__file__ = str(path)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
+
+
+class _Source(importlib.machinery.SourceFileLoader):
+    """Reads the source alone: a `__pycache__` beside it, in /tmp say, may be somebody else's."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)

@@ -100,3 +100,17 @@ def test_stale_attr(mdev: Path) -> None:
     assert errno_of(lambda: os.write(uevent, b"change")) == errno.ENODEV
     assert os.write(uevent, b"") == 0
     os.close(uevent)
+
+
+def test_stale_dir(mdev: Path) -> None:
+    """An invalidated name is forgotten at once, and with it the path of who stands there; kernfs, whose names
+    nobody invalidates, forgets a removed one when it is looked up."""
+    here = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(mdev)
+        assert os.getcwd() == str(mdev)
+        (mdev / "remove").write_text("1")
+        assert errno_of(os.getcwd) == errno.ENOENT
+    finally:
+        os.fchdir(here)
+        os.close(here)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.faulty import HOST
 from tests.mount.server import Server, check_invariants, mounts, start
 
 MakeRoot = Callable[[], Path]
@@ -89,6 +90,20 @@ def mount(request: pytest.FixtureRequest, place: Path, make_root: MakeRoot) -> I
                 server.end()
             if "expected_tracebacks" not in request.fixturenames:
                 assert "Traceback" not in server.log, server.log
+
+
+@pytest.fixture
+def faulty(mount: Mount, place: Path, expected_tracebacks: None) -> Callable[[str], Server]:
+    """Mounts a host with the driver of this text; next to it lies the FIFO that its hooks may wait for."""
+
+    def make(text: str) -> Server:
+        os.mkfifo(place / "fifo")
+        (place / "driver.py").write_text(text)
+        server = mount(HOST)
+        server.news()
+        return server
+
+    return make
 
 
 def _reap(server: Server) -> None:

@@ -30,9 +30,7 @@ def run(*arguments: str | Path, user: int | None = None) -> subprocess.Completed
     """A command with its output, as another user if asked."""
     ids = {} if user is None else {"user": user, "group": user, "extra_groups": []}
     environment = {**os.environ, "LC_ALL": "C"}
-    return subprocess.run(
-        arguments, capture_output=True, text=True, timeout=LIMIT, check=False, env=environment, **ids
-    )  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=LIMIT, check=False, env=environment, **ids)  # type: ignore[call-overload, no-any-return]
 
 
 def mdevfs(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -133,7 +131,9 @@ def check_invariants(root: Path) -> None:
         assert os.lstat(directory).st_nlink == 2 + inside, f"{directory} has {inside} subdirectories"
         for name in (*folders, *files):
             os.stat(os.path.join(directory, name))
-    everywhere = {name: os.path.realpath(root / "bus/mdev/devices" / name) for name in _names(root / "bus/mdev/devices")}
+    everywhere = {
+        name: os.path.realpath(root / "bus/mdev/devices" / name) for name in _names(root / "bus/mdev/devices")
+    }
     by_type: dict[str, str] = {}
     for kind in root.glob("class/mdev_bus/*/mdev_supported_types/*"):
         for name in _names(kind / "devices"):
@@ -159,9 +159,10 @@ class ReadySocket:
         """The pid of who got ready; None when the process `starter` ended first."""
         end = os.pidfd_open(starter)
         try:
-            readable, _, _ = select.select([self.socket, end], [], [], LIMIT)
+            mine = self.socket.fileno()
+            readable, _, _ = select.select([mine, end], [], [], LIMIT)
             assert readable, f"neither ready nor ended after {LIMIT} s"
-            return self.receive() if self.socket in readable else None
+            return self.receive() if mine in readable else None
         finally:
             os.close(end)
 

@@ -1,55 +1,17 @@
-"""Vendor drivers that raise, return junk or take their time: an errno for that one call, one entry in the log that
-names driver and attribute, and a mount that goes on."""
+"""Vendor drivers that raise or return junk: an errno for that one call, one entry in the log that names driver and
+attribute, and a mount that goes on."""
 
 from __future__ import annotations
 
 import errno
-import os
 import re
-import signal
-import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import pytest
 
-from tests.mount.conftest import Mount
-from tests.mount.server import (
-    LIMIT,
-    Server,
-    codes,
-    errno_of,
-    listing,
-    new_uuid,
-    read,
-    run,
-    verdict,
-    write,
-    write_errno,
-)
+from tests.mount.faulty import PARENT, TYPES, driver, entries
+from tests.mount.server import Server, codes, errno_of, listing, new_uuid, read, verdict, write, write_errno
 
-HEAD = """\
-import errno
-from pathlib import Path
-from mdevfs.vendor import KernelError, MdevType, Reason, Refused, VendorDriver, Verdict, blocking, show, store
-
-FIFO = Path(__file__).with_name("fifo")
-
-class Faulty(VendorDriver):
-    api = 1
-    name = "faulty"
-    pool = 100
-"""
-HOST = """\
-[host]
-drivers = ["./driver.py"]
-[[device]]
-driver = "faulty"
-"""
-PARENT = "devices/virtual/faulty/faulty"
-TYPES = f"{PARENT}/mdev_supported_types"
 BLOCKING = pytest.mark.parametrize("mark", ["", "@blocking"], ids=["inline", "blocking"])
 
 # What a driver's author can get wrong in any hook: the hook's body, and whether a traceback tells of it.
@@ -65,11 +27,6 @@ RAISES = {
 }
 
 
-def driver(*lines: str) -> str:
-    """A driver's file: the class, and these lines in it."""
-    return HEAD + "\n".join("    " + line for text in lines for line in text.split("\n")) + "\n"
-
-
 def types(names: Mapping[str, object]) -> str:
     return f"types = [MdevType(name) for name in {list(names)!r}]"
 
@@ -77,25 +34,6 @@ def types(names: Mapping[str, object]) -> str:
 def by_type(bodies: Mapping[str, tuple[str, bool]]) -> str:
     """The body of a hook that behaves as the type of its device says."""
     return "\n".join(f"    if device.type.spec.suffix == {name!r}: {body}" for name, (body, _) in bodies.items())
-
-
-@pytest.fixture
-def faulty(mount: Mount, place: Path, expected_tracebacks: None) -> Callable[[str], Server]:
-    """Mounts a host with the driver of this text; next to it lies the FIFO that its hooks may wait for."""
-
-    def make(text: str) -> Server:
-        os.mkfifo(place / "fifo")
-        (place / "driver.py").write_text(text)
-        server = mount(HOST)
-        server.news()
-        return server
-
-    return make
-
-
-def entries(server: Server) -> list[str]:
-    """The log's entries since the last time, tracebacks included."""
-    return [entry for entry in re.split(r"^(?=\d{4}-\d\d-\d\d )", server.news(), flags=re.MULTILINE) if entry]
 
 
 def check_told(told: list[str], hook: str, where: str, traceback: bool) -> None:
@@ -106,8 +44,6 @@ def check_told(told: list[str], hook: str, where: str, traceback: bool) -> None:
     assert faults[0].count("Traceback (most recent call last)") == int(traceback), faults[0]
     assert re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "".join(told)) is None, "a control character in the log"
 
-
-# -- hooks that raise and return junk
 
 SHOWS = {
     **RAISES,
@@ -135,7 +71,9 @@ STORES = {**RAISES}
 
 @BLOCKING
 def test_store(faulty: Callable[[str], Server], mark: str) -> None:
-    bodies = [f"@store('vendor/{name}')\n{mark}\ndef {name}(self, mdev, data): {body}" for name, (body, _) in STORES.items()]
+    bodies = [
+        f"@store('vendor/{name}')\n{mark}\ndef {name}(self, mdev, data): {body}" for name, (body, _) in STORES.items()
+    ]
     server = faulty(driver("types = [MdevType('a')]\ndef wrong(self, *_): return self.wrong()", *bodies))
     write(server.root / TYPES / "faulty-a/create", new_uuid(1))
     vendor = server.root / PARENT / new_uuid(1) / "vendor"
@@ -199,7 +137,10 @@ def test_a_creation_that_is_refused_says_why(faulty: Callable[[str], Server], ma
 
 @BLOCKING
 def test_a_removal_that_fails_changes_nothing(faulty: Callable[[str], Server], mark: str) -> None:
-    once = {name: (f"mdevs = self.__dict__.setdefault('seen', set())\n{_once(body)}", t) for name, (body, t) in RAISES.items()}
+    once = {
+        name: (f"mdevs = self.__dict__.setdefault('seen', set())\n{_once(body)}", t)
+        for name, (body, t) in RAISES.items()
+    }
     lines = [f"    if device.type.spec.suffix == {name!r}:\n        {body}" for name, (body, _) in once.items()]
     hook = f"{mark}\ndef remove(self, device):\n" + "\n".join(lines) + "\ndef wrong(self, *_): return self.wrong()"
     server = faulty(driver(types(RAISES), hook))
@@ -232,8 +173,8 @@ AVAILABLE = {
 
 @BLOCKING
 def test_available(faulty: Callable[[str], Server], mark: str) -> None:
-    hook = f"{mark}\ndef available(self, device):\n{by_type(AVAILABLE)}\n    return 7\ndef wrong(self, *_): return self.wrong()"
-    server = faulty(driver(types({"good": 0, **AVAILABLE}), hook))
+    hook = f"{mark}\ndef available(self, device):\n{by_type(AVAILABLE)}\n    return 7"
+    server = faulty(driver(types({"good": 0, **AVAILABLE}), hook, "def wrong(self, *_): return self.wrong()"))
     for name, (_, traceback) in AVAILABLE.items():
         kind = f"{TYPES}/faulty-{name}"
         assert errno_of(lambda kind=kind: read(server.root / kind / "available_instances")) == errno.EIO, name  # type: ignore[misc]
@@ -290,149 +231,3 @@ def test_check(faulty: Callable[[str], Server], mark: str) -> None:
         answer = verdict(server.root / kind / "mdevfs/last_verdict")
         assert (answer["compatible"], answer["errno"], codes(answer)) == (False, "EIO", ["driver-fault"])
     assert write(server.root / TYPES / "faulty-good/migration_version", "x\n") == 2
-
-
-# -- hooks that take long
-
-SLOW = """\
-types = [MdevType('a'), MdevType('b')]
-
-def wait(self):
-    with FIFO.open() as fifo:
-        return fifo.read()
-
-@show('vendor/quick')
-def quick(self, mdev): return 'quick\\n'
-"""
-WAITING = {
-    "show": "@show('vendor/held')\n@blocking\ndef held(self, mdev): return self.wait()",
-    "store": "@store('vendor/held')\n@blocking\ndef held(self, mdev, data): self.wait()",
-    "probe": "@blocking\ndef probe(self, mdev):\n    if mdev.uuid.endswith('2'): self.wait()",
-    "remove": "@blocking\ndef remove(self, mdev):\n    if mdev.uuid.endswith('2'): self.wait()",
-    "available": "@blocking\ndef available(self, type): self.wait(); return 3",
-    "migration_string": "@blocking\ndef migration_string(self, device): self.wait(); return 'x'",
-    "check": "def migration_string(self, device): return 'x'\n@blocking\ndef check(self, device, source): self.wait(); return Verdict()",
-}
-
-
-def begin(server: Server, hook: str) -> Callable[[], object]:
-    """The client's call that ends up in this hook."""
-    kind, mdevs = server.root / TYPES / "faulty-a", server.root / PARENT
-    held = mdevs / new_uuid(1) / "vendor/held"
-    calls: dict[str, Callable[[], object]] = {
-        "show": lambda: read(held),
-        "store": lambda: write(held, "1"),
-        "probe": lambda: write(kind / "create", new_uuid(2)),
-        "remove": lambda: write(mdevs / new_uuid(2) / "remove", "1"),
-        "available": lambda: read(kind / "available_instances"),
-        "migration_string": lambda: read(kind / "migration_version"),
-        "check": lambda: write(kind / "migration_version", "x"),
-    }
-    return calls[hook]
-
-
-@contextmanager
-def held(place: Path, call: Callable[[], object]) -> Iterator[Future[object]]:
-    """Runs `call` in a thread; inside, its hook waits. Afterwards the hook has got the text "done" and has ended."""
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(call)
-        with open(place / "fifo", "w") as fifo:  # opens once the hook reads
-            yield future
-            assert not future.done()
-            fifo.write("done\n")
-        future.result(LIMIT)
-
-
-def slowest(path: Path, seconds: float) -> float:
-    """Reads an attribute again and again for that long; the longest time that one reading took, in seconds."""
-    longest, end = 0.0, time.monotonic() + seconds
-    while (before := time.monotonic()) < end:
-        assert run("cat", path).stdout == "quick\n"
-        longest = max(longest, time.monotonic() - before)
-    return longest
-
-
-def test_the_tree_answers_while_a_hook_takes_long(faulty: Callable[[str], Server], place: Path) -> None:
-    server = faulty(driver(SLOW, WAITING["show"]))
-    write(server.root / TYPES / "faulty-a/create", new_uuid(1))
-    with held(place, begin(server, "show")) as waiting:
-        assert slowest(server.root / PARENT / new_uuid(1) / "vendor/quick", 1.2) < 0.1
-    assert waiting.result() == "done\n"
-    told = entries(server)
-    assert len(told) == 1
-    assert re.search(rf"driver faulty: show of {PARENT}/{new_uuid(1)}/vendor/held took 1\.\d s", told[0])
-
-
-def test_an_inline_hook_that_takes_long_is_told_as_well(faulty: Callable[[str], Server]) -> None:
-    body = "import time; end = time.monotonic() + 1.05\n    while time.monotonic() < end: pass\n    return 'text'"
-    server = faulty(driver("types = [MdevType('a')]", f"@show('busy', of='type')\ndef busy(self, type):\n    {body}"))
-    assert read(server.root / TYPES / "faulty-a/busy") == "text"
-    told = entries(server)
-    assert len(told) == 1
-    assert f"driver faulty: show of {TYPES}/faulty-a/busy took 1." in told[0]
-
-
-@pytest.mark.parametrize("hook", WAITING)
-def test_every_hook_may_be_declared_blocking(faulty: Callable[[str], Server], place: Path, hook: str) -> None:
-    server = faulty(driver(SLOW, WAITING[hook]))
-    kind, other, mdevs = server.root / TYPES / "faulty-a", server.root / TYPES / "faulty-b", server.root / PARENT
-    if hook == "available":  # a creation asks it as well
-        with held(place, lambda: write(kind / "create", new_uuid(1))):
-            assert run("cat", kind / "device_api").stdout == "vfio-pci\n"
-    else:
-        write(kind / "create", new_uuid(1))
-    if hook == "remove":
-        write(kind / "create", new_uuid(2))
-    with held(place, begin(server, hook)):
-        assert run("cat", mdevs / new_uuid(1) / "vendor/quick").stdout == "quick\n"
-        if hook == "probe":
-            assert not (mdevs / new_uuid(2)).exists()
-        if hook in ("probe", "remove"):  # the kernel lets nobody write to the same file of a FUSE mount meanwhile
-            assert write_errno(other / "create", new_uuid(2)) == errno.EEXIST
-            assert write_errno(mdevs / new_uuid(2) / "remove", "1") in (errno.ENOENT, errno.ENODEV)
-    assert (mdevs / new_uuid(2)).exists() == (hook == "probe")
-
-
-def test_creations_that_wait_for_available_do_not_overbook(faulty: Callable[[str], Server], place: Path) -> None:
-    """Two ask at once, while the driver still counts one free place."""
-    text = "@blocking\ndef available(self, type): free = 1 - type.parent.used; self.wait(); return free"
-    server = faulty(driver(SLOW, text))
-    kind, other = server.root / TYPES / "faulty-a", server.root / TYPES / "faulty-b"
-    with ThreadPoolExecutor(1) as pool:
-        with held(place, lambda: write(kind / "create", new_uuid(1))):
-            second = pool.submit(write_errno, other / "create", new_uuid(2))
-        with open(place / "fifo", "w") as fifo:
-            fifo.write("done\n")
-        assert second.result(LIMIT) == errno.ENOSPC
-    assert os.listdir(server.root / "bus/mdev/devices") == [new_uuid(1)]
-
-
-def test_many_held_calls_do_not_stop_creations(faulty: Callable[[str], Server], place: Path) -> None:
-    """More than there are worker threads: a creation needs none of them."""
-    server = faulty(driver(SLOW, "@show('vendor/held')\n@blocking\ndef held(self, mdev): return self.wait()"))
-    kind = server.root / TYPES / "faulty-a"
-    write(kind / "create", new_uuid(1))
-    attribute = server.root / PARENT / new_uuid(1) / "vendor/held"
-    with ThreadPoolExecutor(60) as pool:
-        with open(place / "fifo", "r+") as fifo:  # nobody sees its end before this is closed
-            readers = [pool.submit(read, attribute) for _ in range(60)]
-            for number in range(2, 10):
-                assert run("sh", "-c", 'echo "$0" > "$1/create"', new_uuid(number), kind).returncode == 0
-                assert run("sh", "-c", 'echo 1 > "$0/remove"', server.root / PARENT / new_uuid(number)).returncode == 0
-            assert not any(reader.done() for reader in readers)
-            assert fifo.writable()
-        while not all(reader.done() for reader in readers):
-            with open(place / "fifo", "w"):  # lets those go that began to wait after it was closed
-                pass
-        assert [reader.result() for reader in readers] == [""] * 60
-
-
-def test_a_held_call_does_not_keep_the_server_from_ending(faulty: Callable[[str], Server], place: Path) -> None:
-    server = faulty(driver(SLOW, WAITING["show"]))
-    write(server.root / TYPES / "faulty-a/create", new_uuid(1))
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(errno_of, begin(server, "show"))
-        with open(place / "fifo", "w"):
-            server.signal(signal.SIGTERM)
-            assert server.wait() == 0
-            assert future.result(LIMIT) != 0

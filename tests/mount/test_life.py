@@ -235,7 +235,9 @@ def test_a_directory_that_cannot_be_mounted_on(make_root: MakeRoot) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--foreground",)], ids=["background", "foreground"])
-def test_a_bad_host_is_refused_with_all_its_mistakes(make_root: MakeRoot, place: Path, options: tuple[str, ...]) -> None:
+def test_a_bad_host_is_refused_with_all_its_mistakes(
+    make_root: MakeRoot, place: Path, options: tuple[str, ...]
+) -> None:
     root, host = make_root(), place / "bad.toml"
     host.write_text(BAD_HOST)
     done = mdevfs("mount", *options, host, root)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Set
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdevfs.bus.ap import EVERYTHING, ApCore, format_mask, parse_mask
+from mdevfs.bus.ap import ApCore
+from mdevfs.bus.ap_identity import ApCard, ApIdentity, format_mask, parse_mask
 from mdevfs.bus.core import Core
 from mdevfs.bus.kernel import Kernel
 from mdevfs.errors import InputError, KernelError
 from mdevfs.events.stream import Event
 from tests.support import InProcess, check_tree
-from vendor_drivers.vfio_ap_matrix import Matrices
+from vendor_drivers._vfio_ap_matrix import Matrices
 
 ALL = "0x" + "f" * 64 + "\n"
 QUEUE = "devices/ap/card05/05.0004"
@@ -26,9 +26,9 @@ QUEUE = "devices/ap/card05/05.0004"
 class Host:
     """An AP bus, a client, and what was announced; `mdevs` are real ones' matrices."""
 
-    def __init__(self, kernel: str = "6.12", apmask: Set[int] = EVERYTHING, aqmask: Set[int] = EVERYTHING) -> None:
+    def __init__(self, kernel: str = "6.12", apmask: str = "+0-255") -> None:
         self.core = Core(Kernel.parse(kernel))
-        self.ap = ApCore(self.core, apmask=apmask, aqmask=aqmask)
+        self.ap = ApCore(self.core, ApIdentity(apmask=apmask))
         self.mdevs = Matrices(self.ap)
         self.sys = InProcess(self.core.tree)
         self.events: list[Event] = []
@@ -148,7 +148,7 @@ async def test_a_changed_mask_is_announced_once() -> None:
 
 async def test_cards_and_queues() -> None:
     host = Host()
-    await host.ap.add_card(5, {4, 0})
+    await host.ap.add_card(ApCard(5, frozenset({4, 0})))
     assert host.sys.list("bus/ap/devices") == ["05.0000", "05.0004", "card05"]
     assert host.sys.readlink("bus/ap/devices/05.0004") == f"../../../{QUEUE}"
     assert host.driver("devices/ap/card05") == "cex4card"
@@ -166,22 +166,22 @@ async def test_cards_and_queues() -> None:
 
 async def test_mistaken_cards() -> None:
     host = Host()
-    await host.ap.add_card(5, {4})
+    await host.ap.add_card(ApCard(5, frozenset({4})))
     with pytest.raises(InputError) as caught:
-        await host.ap.add_card(5, {16, 4, 17})
+        await host.ap.add_card(ApCard(5, frozenset({16, 4, 17})))
     assert caught.value.mistakes == [
         "adapter 0x5 is there already",
         "domain 0x10 is not in 0x0 to 0xf",
         "domain 0x11 is not in 0x0 to 0xf",
     ]
     with pytest.raises(InputError, match="adapter 0x40"):
-        await host.ap.add_card(64, set())
+        await host.ap.add_card(ApCard(64))
 
 
 async def test_queues_follow_the_masks() -> None:
     host = Host()
     await host.ap.load_vfio_ap(host.mdevs)
-    await host.ap.add_card(5, {4, 7})
+    await host.ap.add_card(ApCard(5, frozenset({4, 7})))
     await host.sys.write("bus/ap/aqmask", "-4")
     assert (host.driver(), host.driver("devices/ap/card05/05.0007")) == ("vfio_ap", "cex4queue")
     assert host.sys.readlink("bus/ap/drivers/vfio_ap/module") == "../../../../module/vfio_ap"
@@ -195,8 +195,8 @@ async def test_queues_follow_the_masks() -> None:
 
 
 async def test_no_driver_for_what_nobody_keeps_until_vfio_ap_is_loaded() -> None:
-    host = Host(apmask=EVERYTHING - {5})
-    await host.ap.add_card(5, {4})
+    host = Host(apmask="-5")
+    await host.ap.add_card(ApCard(5, frozenset({4})))
     assert host.driver() == ""
     assert await host.refused("bus/ap/drivers/cex4queue/bind", "05.0004") == errno.ENODEV
     await host.ap.load_vfio_ap(host.mdevs)
@@ -212,9 +212,9 @@ async def test_no_driver_for_what_nobody_keeps_until_vfio_ap_is_loaded() -> None
 
 
 async def test_a_queue_that_an_mdev_holds_is_not_taken_back() -> None:
-    host = Host(apmask=EVERYTHING - {5, 6})
+    host = Host(apmask="-5,-6")
     await host.ap.load_vfio_ap(host.mdevs)
-    await host.ap.add_card(5, {4})
+    await host.ap.add_card(ApCard(5, frozenset({4})))
     mdev = host.mdevs.add("a")
     mdev.assign("adapter", 5)
     mdev.assign("domain", 4)
@@ -236,10 +236,10 @@ async def test_a_queue_that_an_mdev_holds_is_not_taken_back() -> None:
 
 
 async def test_the_bus_answers_what_mdevs_ask() -> None:
-    host = Host(apmask=EVERYTHING - {5, 6})
+    host = Host(apmask="-5,-6")
     await host.ap.load_vfio_ap(host.mdevs)
-    await host.ap.add_card(5, {4, 7})
-    await host.ap.add_card(8, {4})
+    await host.ap.add_card(ApCard(5, frozenset({4, 7})))
+    await host.ap.add_card(ApCard(8, frozenset({4})))
     assert (host.ap.max_adapter_id, host.ap.max_domain_id) == (63, 15)
     assert (set(host.ap.adapters), set(host.ap.domains)) == ({5, 8}, {4, 7})
     assert [host.ap.reserved_for_host(one) for one in ((5, 4), (8, 4), (9, 255))] == [False, True, True]

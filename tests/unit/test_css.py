@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from mdevfs.bus.core import Core
-from mdevfs.bus.css import CssCore, CssDriver, Subchannel, VfioCcw
+from mdevfs.bus.css import CssCore, CssDriver, Subchannel, SubchannelIdentity, VfioCcw
 from mdevfs.bus.kernel import Kernel
 from mdevfs.errors import InputError, KernelError
 from mdevfs.events.stream import Event
@@ -58,7 +58,7 @@ async def refused(host: Host, path: str, data: str | bytes) -> int:
 
 async def test_files_and_modes() -> None:
     host = Host()
-    await host.css.add(ADDRESS, chpids=[0x30, 0x31, 0x32, 0x33], dev_busid="0.0.1234")
+    await host.css.add(ADDRESS, SubchannelIdentity((0x30, 0x31, 0x32, 0x33), dev_busid="0.0.1234"))
     expected = {
         "type": (0o444, "0\n"),
         "modalias": (0o444, "css:t0\n"),
@@ -79,7 +79,7 @@ async def test_files_and_modes() -> None:
 
 async def test_paths_outside_the_mask_read_00_and_no_device_reads_none() -> None:
     host = Host()
-    await host.css.add(ADDRESS, chpids=[0x30, 0x31, 0xF2], pim=0xA0, pam=0x80, pom=0x7F)
+    await host.css.add(ADDRESS, SubchannelIdentity((0x30, 0x31, 0xF2), pim=0xA0, pam=0x80, pom=0x7F))
     assert await host.sys.read(f"{PATH}/chpids") == "30 00 f2 00 00 00 00 00 \n"
     assert await host.sys.read(f"{PATH}/pimpampom") == "a0 80 7f\n"
     assert await host.sys.read(f"{PATH}/dev_busid") == "none\n"
@@ -87,7 +87,7 @@ async def test_paths_outside_the_mask_read_00_and_no_device_reads_none() -> None
 
 async def test_events_of_coming_and_going() -> None:
     host = Host()
-    subchannel = await host.css.add(ADDRESS)
+    subchannel = await host.css.add(ADDRESS, SubchannelIdentity())
     await host.css.remove(subchannel)
     keys = {"ST": "0", "MODALIAS": "css:t0"}
     bound = {"DRIVER": "io_subchannel"} | keys
@@ -105,7 +105,7 @@ async def test_events_of_coming_and_going() -> None:
 async def test_the_documented_way_to_vfio_ccw() -> None:
     host = Host()
     host.load_vfio_ccw()
-    await host.css.add(ADDRESS)
+    await host.css.add(ADDRESS, SubchannelIdentity())
     assert host.driver() == "io_subchannel"
     await host.sys.write(f"{IO}/unbind", ADDRESS)
     assert host.driver() == ""
@@ -126,7 +126,7 @@ async def test_the_documented_way_to_vfio_ccw() -> None:
 async def test_without_override_bind_reaches_vfio_ccw_and_drivers_probe_the_first_driver() -> None:
     host = Host()
     host.load_vfio_ccw()
-    await host.css.add(ADDRESS)
+    await host.css.add(ADDRESS, SubchannelIdentity())
     await host.sys.write(f"{IO}/unbind", ADDRESS)
     await host.sys.write("bus/css/drivers_probe", ADDRESS)
     assert host.driver() == "io_subchannel"
@@ -138,14 +138,14 @@ async def test_without_override_bind_reaches_vfio_ccw_and_drivers_probe_the_firs
 async def test_a_described_driver_binds_at_once() -> None:
     host = Host()
     host.load_vfio_ccw()
-    await host.css.add(ADDRESS, driver_override="vfio_ccw")
+    await host.css.add(ADDRESS, SubchannelIdentity(), driver_override="vfio_ccw")
     assert host.driver() == "vfio_ccw"
 
 
 async def test_override_only() -> None:
     host = Host()
     host.css.bus.add_driver(CssDriver("shy", host.css.bus, override_only=True))
-    await host.css.add(ADDRESS)
+    await host.css.add(ADDRESS, SubchannelIdentity())
     await host.sys.write(f"{IO}/unbind", ADDRESS)
     assert await refused(host, "bus/css/drivers/shy/bind", ADDRESS) == errno.ENODEV
     await host.sys.write(f"{PATH}/driver_override", "shy")
@@ -156,14 +156,14 @@ async def test_override_only() -> None:
 async def test_autoprobe_off_leaves_new_subchannels_unbound() -> None:
     host = Host()
     await host.sys.write("bus/css/drivers_autoprobe", "0")
-    await host.css.add(ADDRESS)
+    await host.css.add(ADDRESS, SubchannelIdentity())
     assert host.driver() == ""
 
 
 async def test_a_qdio_subchannel_stays_unbound() -> None:
     host = Host("6.12")
     host.load_vfio_ccw()
-    await host.css.add(ADDRESS, qdio=True)
+    await host.css.add(ADDRESS, SubchannelIdentity(qdio=True))
     await host.sys.write(f"{IO}/unbind", ADDRESS)
     assert await refused(host, f"{CCW}/bind", ADDRESS) == errno.ENODEV
     assert (host.driver(), host.calls) == ("", [])
@@ -173,7 +173,7 @@ async def test_a_qdio_subchannel_stays_unbound() -> None:
 async def test_a_refused_probe_leaves_nothing() -> None:
     host = Host("6.12")
     host.load_vfio_ccw(refuse=errno.EINVAL)
-    await host.css.add(ADDRESS)
+    await host.css.add(ADDRESS, SubchannelIdentity())
     await host.sys.write(f"{IO}/unbind", ADDRESS)
     before = len(host.events)
     assert await refused(host, f"{CCW}/bind", ADDRESS) == errno.EINVAL
@@ -187,7 +187,7 @@ async def test_a_refused_probe_leaves_nothing() -> None:
 async def test_the_child_named_parent(kernel: str, there: bool) -> None:
     host = Host(kernel)
     host.load_vfio_ccw()
-    subchannel = await host.css.add(ADDRESS, driver_override="vfio_ccw")
+    subchannel = await host.css.add(ADDRESS, SubchannelIdentity(), driver_override="vfio_ccw")
     assert host.sys.exists(f"{PATH}/parent") is there
     if there:
         assert host.sys.list(f"{PATH}/parent") == ["power", "uevent"]
@@ -216,7 +216,7 @@ async def test_the_child_named_parent(kernel: str, there: bool) -> None:
 )
 async def test_driver_override_texts(written: str | bytes, reads: str) -> None:
     host = Host()
-    await host.css.add(ADDRESS)
+    await host.css.add(ADDRESS, SubchannelIdentity())
     await host.sys.write(f"{PATH}/driver_override", "before")
     assert await host.sys.write(f"{PATH}/driver_override", written) == len(written)
     assert await host.sys.read(f"{PATH}/driver_override") == reads
@@ -225,22 +225,22 @@ async def test_driver_override_texts(written: str | bytes, reads: str) -> None:
 
 async def test_a_driver_override_too_long() -> None:
     host = Host()
-    await host.css.add(ADDRESS)
+    await host.css.add(ADDRESS, SubchannelIdentity())
     assert await refused(host, f"{PATH}/driver_override", "x" * 4095) == errno.EINVAL
     assert await host.sys.read(f"{PATH}/driver_override") == "(null)\n"
 
 
 async def test_all_mistakes_at_once() -> None:
     host = Host()
-    await host.css.add(ADDRESS)
+    await host.css.add(ADDRESS, SubchannelIdentity())
     with pytest.raises(InputError) as caught:
-        await host.css.add(ADDRESS, chpids=[0x100] * 9, pim=-1, pom=256, dev_busid="1234")
+        await host.css.add(ADDRESS, SubchannelIdentity((0x100,) * 9, pim=-1, pom=256, dev_busid="1234"))
     text = str(caught.value)
     for part in ("0.0.0313", "1234", "9 entries", "0x100", "pim -0x1", "pom 0x100"):
         assert part in text
     for address in ("0.4.0000", "0.0.000G", "0.0.00001", "313", "0.0.ABCD"):
         with pytest.raises(InputError, match=address):
-            await host.css.add(address)
+            await host.css.add(address, SubchannelIdentity())
     assert host.sys.list("bus/css/devices") == [ADDRESS]
 
 

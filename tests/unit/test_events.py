@@ -91,7 +91,9 @@ def test_anything_else_is_einval(data: bytes) -> None:
 
 
 def test_a_stream_numbers_and_keeps_the_order() -> None:
-    stream, one, two = EventStream(), [], []
+    stream = EventStream()
+    one: list[Event] = []
+    two: list[Event] = []
     stream.send("add", "/devices/a", "x")
     stream.listeners += [one.append, two.append]
     stream.send("change", "/devices/a", "x", {"B": "2", "A": "1"})
@@ -110,7 +112,8 @@ def test_a_stream_numbers_and_keeps_the_order() -> None:
 
 
 def test_a_listener_may_leave_while_it_is_told() -> None:
-    stream, heard = EventStream(), []
+    stream = EventStream()
+    heard: list[str] = []
 
     def once(event: Event) -> None:
         heard.append(event.action)
@@ -131,7 +134,8 @@ def test_a_listener_may_leave_while_it_is_told() -> None:
 )
 async def test_uevent_files(path: str, devpath: str, subsystem: str) -> None:
     host = await host_of()
-    sys, heard = InProcess(host.tree), []
+    sys = InProcess(host.tree)
+    heard: list[Event] = []
     host.core.events.listeners.append(heard.append)
     assert await sys.write(f"{path}/uevent", "change") == 6
     assert await sys.write(f"{path}/uevent", "") == 0

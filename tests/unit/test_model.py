@@ -124,7 +124,7 @@ def test_every_fault_is_a_reason(names: list[str], data: st.DataObject) -> None:
     model = DeviceModel("a.b/c", params)
     verdict = model.check(dict.fromkeys(names, 0), model.write({name: int(name in faults) for name in names}))
     assert sorted(str(reason.parameter) for reason in verdict.reasons) == sorted(faults)
-    assert verdict.compatible is not faults or not faults
+    assert verdict.compatible == (not faults)
     assert {reason.code for reason in verdict.reasons} <= {"value-differs"}
 
 
@@ -196,6 +196,13 @@ def test_verdicts(source: str, reasons: list[tuple[str, str | None]]) -> None:
     verdict = NIC.check(NIC.initial(), source)
     assert sorted((r.code, r.parameter or "") for r in verdict.reasons) == sorted((c, p or "") for c, p in reasons)
     assert all(len(reason.sentence()) < 1000 for reason in verdict.reasons)
+
+
+def test_a_log_line_stays_short() -> None:
+    verdict = NIC.check(NIC.initial(), STRING + "," * 4000)
+    assert len(verdict.reasons) == 4000
+    assert len(str(RefusedVerdict(verdict))) < 5000
+    assert str(RefusedVerdict(verdict)).endswith("; and 3984 more")
 
 
 def test_the_string() -> None:

@@ -58,7 +58,7 @@ def forget(tree: Tree, node: Node) -> None:
 
 
 def names(tree: Tree) -> set[str]:
-    return {node.path for node in tree.nodes.values()}
+    return {tree.node(inode).path for inode in list(tree.nodes)}
 
 
 # -- look-up and forget
@@ -327,6 +327,53 @@ def test_a_listed_name_is_a_node_without_content_yet() -> None:
     assert asked == []
     assert node.size == 4096
     assert asked == ["a"]
+
+
+def test_a_name_that_was_only_listed() -> None:
+    tree, top = small()
+    above = look_up(tree, "top")
+    inode = tree.note(above, "link", 1, 5)
+    check_tree(tree)
+    forget(tree, above)
+    assert inode in tree.nodes
+    node = tree.child(above, "link")
+    assert node is tree.node(inode) is tree.listed(above, "link", Link.mode, 1)
+    assert (node.inode, node.loaded, node.lookups, node.path) == (inode, 5, 1, "top/link")
+    check_tree(tree)
+    tree.forget(inode, 1)
+    assert names(tree) == {""}
+
+
+def test_a_name_that_was_only_listed_is_forgotten() -> None:
+    tree, _ = small()
+    above = look_up(tree, "top")
+    inode = tree.note(above, "link", 1, 5)
+    tree.forget(inode, 0)
+    assert inode in tree.nodes
+    forget(tree, above)
+    tree.forget(inode, 1)
+    assert names(tree) == {""}
+    with pytest.raises(KernelError) as caught:
+        tree.node(inode)
+    assert caught.value.errno == errno.ESTALE
+
+
+def test_a_name_that_was_only_listed_dies() -> None:
+    tree, top = small()
+    above = look_up(tree, "top")
+    top.entries["other"] = link("file", 4)
+    inodes = [tree.note(above, "link", 1, 5), tree.note(above, "other", 4, 5)]
+    top.entries["link"] = link("sub", 2)
+    del top.entries["other"]
+    tree.refresh("top")
+    assert all(tree.node(inode).dead for inode in inodes)
+    assert {name for _, name in tree.stale} == {"link", "other"}
+    again = tree.note(above, "link", 2, 6)
+    assert again not in inodes
+    for inode in (*inodes, again):
+        tree.forget(inode, 1)
+    forget(tree, above)
+    assert names(tree) == {""}
 
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.:", max_size=40))

@@ -1,74 +1,32 @@
 """What an mdev of vfio_ap holds: adapters, domains, control domains (drivers/s390/crypto/vfio_ap_ops.c).
 
 Rules and texts alone. The vendor driver gives each attribute one method here: numbers arrive parsed (kstrtoull),
-a `MatrixError` becomes its errno, texts go out as they are. `Matrices` is one matrix device's mdevs; it is what the
-AP bus asks whether a queue is held, and `ApHost` is what it asks of the AP bus.
+texts go out as they are. `Matrices` is one matrix device's mdevs; it is what the AP bus asks whether a queue is held
+(`ApUser`), and `ApHost` is what it asks of the AP bus.
 """
 
 from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import re
 from collections.abc import Set
-from typing import Literal, Protocol
+from typing import Literal
 
 from attrs import define, field
 
-TYPE = "passthrough"
-TYPE_NAME = "VFIO AP Passthrough Device"
-DEVICE_API = "vfio-ap"
-INSTANCES = 65536  # counted by the core: EUSERS beyond
-MDEV_DRIVER = "vfio_ap_mdev"
-AP_CONFIG_SINCE = "6.10"  # in 6.12 and not in 6.1; the release between them is not verified
-HOTPLUG_SINCE = "6.0"
+from mdevfs.vendor import ApHost, Apqn, Refused
 
+log = logging.getLogger("mdevfs.vendor.vfio_ap")
+
+HOTPLUG_SINCE = "6.0"
 BITS = 256
 
-Apqn = tuple[int, int]
-"""Adapter and domain: one queue."""
 Kind = Literal["adapter", "domain", "control_domain"]
 Status = Literal["unassigned", "assigned", "in use"]
 
 _HEX = re.compile(rb"(?:0?x)?([0-9a-fA-F]{0,64})\Z")
-
-
-class MatrixError(Exception):
-    """A refused write or open: the errno's name and a sentence that says why."""
-
-    def __init__(self, errno_name: str, reason: str) -> None:
-        super().__init__(f"{errno_name}: {reason}")
-        self.errno_name = errno_name
-        self.reason = reason
-
-    @property
-    def errno(self) -> int:
-        value: int = getattr(errno, self.errno_name)
-        return value
-
-
-class ApHost(Protocol):
-    """What the AP bus knows."""
-
-    @property
-    def max_adapter_id(self) -> int: ...
-
-    @property
-    def max_domain_id(self) -> int: ...
-
-    @property
-    def adapters(self) -> Set[int]:
-        """In the host's configuration."""
-
-    @property
-    def domains(self) -> Set[int]:
-        """In the host's configuration."""
-
-    def reserved_for_host(self, apqn: Apqn) -> bool:
-        """Whether apmask and aqmask both have the queue."""
-
-    def bound_to_vfio_ap(self, apqn: Apqn) -> bool:
-        """Whether vfio_ap has the queue."""
 
 
 @define(eq=False)
@@ -121,7 +79,7 @@ class Matrix:
     def assign(self, kind: Kind, number: int) -> None:
         """assign_adapter, assign_domain, assign_control_domain.
 
-        Raises MatrixError ENODEV above the maximum; then, unless it is assigned already, EADDRNOTAVAIL when a queue
+        Raises Refused ENODEV above the maximum; then, unless it is assigned already, EADDRNOTAVAIL when a queue
         of the whole matrix would be the host's, EADDRINUSE when it would be another mdev's. Nothing changes then.
         """
         held = self._target(kind, number)
@@ -132,18 +90,18 @@ class Matrix:
             return
         try:
             self._check_ownership(self.adapters, self.domains)
-        except MatrixError:
+        except Refused:
             held.discard(number)
             raise
 
     def unassign(self, kind: Kind, number: int) -> None:
-        """unassign_adapter, unassign_domain, unassign_control_domain. Raises MatrixError ENODEV above the maximum."""
+        """unassign_adapter, unassign_domain, unassign_control_domain. Raises Refused ENODEV above the maximum."""
         self._target(kind, number).discard(number)
 
     def write_ap_config(self, data: bytes) -> None:
         """All three masks at once: `adapters,domains,control domains`.
 
-        Raises MatrixError EINVAL for fewer or for junk, then as `assign` does, but ENODEV last. Nothing changes then.
+        Raises Refused EINVAL for fewer or for junk, then as `assign` does, but ENODEV last. Nothing changes then.
         """
         adapters, domains, control_domains = parse_config(data)
         self._check_ownership(adapters, domains)
@@ -152,10 +110,16 @@ class Matrix:
         self.adapters, self.domains, self.control_domains = set(adapters), set(domains), set(control_domains)
 
     def open(self, guest: str) -> None:
-        """A virtual machine opens the mdev. Raises MatrixError EPERM when it uses another of them already."""
+        """A virtual machine opens the mdev. Raises Refused EPERM when it uses another of them already."""
         other = next((one for one in self.family.all.values() if one.guest == guest and one is not self), None)
         if other is not None:
-            raise MatrixError("EPERM", f"guest {guest} uses mdev {other.name}, and a guest may use one")
+            raise Refused(
+                "vfio-ap-guest-has-one",
+                errno.EPERM,
+                rule=f"guest {guest} uses mdev {other.name}, and a guest may use one",
+                side="target",
+                mend="assign the queues to the mdev that the guest uses",
+            )
         self.guest = guest
 
     def close(self) -> None:
@@ -164,7 +128,14 @@ class Matrix:
 
     def _target(self, kind: Kind, number: int) -> set[int]:
         if self.guest is not None and not self.family.hotplug:
-            raise MatrixError("EBUSY", f"guest {self.guest} uses the mdev, and before {HOTPLUG_SINCE} that fixes it")
+            raise Refused(
+                "vfio-ap-guest-fixed",
+                errno.EBUSY,
+                parameter=kind,
+                rule=f"guest {self.guest} uses the mdev, and before {HOTPLUG_SINCE} that fixes what it holds",
+                side="target",
+                mend="stop the guest first",
+            )
         self._check_range(kind, number)
         return {"adapter": self.adapters, "domain": self.domains, "control_domain": self.control_domains}[kind]
 
@@ -172,18 +143,39 @@ class Matrix:
         host = self.family.host
         limit = host.max_adapter_id if kind == "adapter" else host.max_domain_id
         if number > limit:
-            raise MatrixError("ENODEV", f"{kind.replace('_', ' ')} {number:#x} is above the maximum {limit:#x}")
+            what = "adapter" if kind == "adapter" else "domain"
+            raise Refused(
+                f"vfio-ap-no-such-{what}",
+                errno.ENODEV,
+                parameter=kind,
+                rule=f"{kind.replace('_', ' ')} {number:#x} is above the host's maximum {limit:#x}",
+                side="target",
+                mend=f"read bus/ap/ap_max_{what}_id",
+            )
 
     def _check_ownership(self, adapters: Set[int], domains: Set[int]) -> None:
         """vfio_ap_mdev_validate_masks; without a complete queue there is nothing to own."""
         host = self.family.host
         for apqn in filter(host.reserved_for_host, itertools.product(sorted(adapters), sorted(domains))):
-            raise MatrixError("EADDRNOTAVAIL", f"queue {_name(apqn)} is the host's: apmask and aqmask both have it")
+            raise Refused(
+                "vfio-ap-reserved",
+                errno.EADDRNOTAVAIL,
+                rule=f"queue {_name(apqn)} is the host's: apmask and aqmask both have it",
+                side="target",
+                mend=f"write -{apqn[0]:#x} to bus/ap/apmask, or -{apqn[1]:#x} to bus/ap/aqmask",
+            )
         for other in self.family.all.values():
             shared = adapters & other.adapters, domains & other.domains
             if other is not self and all(shared):
                 apqn = min(shared[0]), min(shared[1])
-                raise MatrixError("EADDRINUSE", f"queue {_name(apqn)} is assigned to mdev {other.name}")
+                log.info("mdev %s: queue %s is assigned to mdev %s", self.name, _name(apqn), other.name)
+                raise Refused(
+                    "vfio-ap-in-use",
+                    errno.EADDRINUSE,
+                    rule=f"queue {_name(apqn)} is assigned to mdev {other.name}",
+                    side="target",
+                    mend="unassign its adapter or its domain there first",
+                )
 
     # -- texts
 
@@ -229,10 +221,10 @@ def format_mask(bits: Set[int]) -> str:
 
 
 def parse_mask(text: bytes) -> frozenset[int]:
-    """ap_hex2bitmap: `0x` may be missing, short masks are filled with zeros on the right. Raises MatrixError EINVAL."""
+    """ap_hex2bitmap: `0x` may be missing, short masks are filled with zeros on the right. Raises Refused EINVAL."""
     match = _HEX.match(text)
     if match is None:
-        raise MatrixError("EINVAL", f"{ascii(text)[1:]} is not a mask: up to {BITS // 4} hex digits, bit 0 first")
+        raise _malformed(text, f"a mask has up to {BITS // 4} hex digits, bit 0 first")
     value = int(match[1].ljust(BITS // 4, b"0"), 16)
     return frozenset(bit for bit in range(BITS) if value >> (BITS - 1 - bit) & 1)
 
@@ -240,9 +232,15 @@ def parse_mask(text: bytes) -> frozenset[int]:
 def parse_config(data: bytes) -> tuple[frozenset[int], frozenset[int], frozenset[int]]:
     """The masks of a write to ap_config; a newline separates as a comma does, what follows the third is not read.
 
-    Raises MatrixError EINVAL.
+    Raises Refused EINVAL.
     """
     masks = re.split(rb"[,\n]", data.partition(b"\0")[0])
     if len(masks) < 3:
-        raise MatrixError("EINVAL", f"{len(masks)} of the 3 masks: adapters,domains,control domains")
+        raise _malformed(data, f"{len(masks)} of the 3 masks: adapters,domains,control domains")
     return parse_mask(masks[0]), parse_mask(masks[1]), parse_mask(masks[2])
+
+
+def _malformed(data: bytes, rule: str) -> Refused:
+    text = data.decode("latin-1")
+    mend = "write three masks as ap_config reads them"
+    return Refused("vfio-ap-malformed-masks", errno.EINVAL, rule=rule, source=text, side="source", mend=mend)

@@ -1,0 +1,1 @@
+"""Talking to a running host: its events, and later scripted change."""

@@ -1,0 +1,78 @@
+"""What follows the UUID in a write to `create`: `version=2`, `version=2,rx-filter-size=64`, `rx-filter-size=0`."""
+
+from __future__ import annotations
+
+import difflib
+
+from mdevfs.migration.model import DeviceModel
+from mdevfs.migration.parameters import Parameter, Value
+from mdevfs.migration.verdict import Reason, RefusedVerdict, Verdict
+
+VERSION = "version"
+
+
+def parse(text: str, model: DeviceModel | None) -> dict[str, Value]:
+    """The parameter values that creation arguments ask for; order is free, `version` expands first.
+
+    Raises RefusedVerdict (EINVAL) with every reason.
+    """
+    if model is None:
+        rule = "this driver declares no device model, so its mdevs take no arguments"
+        raise RefusedVerdict(Verdict.no([Reason("no-model", rule, source=text, side="source", mend="write the UUID")]))
+    reasons: list[Reason] = []
+    items = _items(text, reasons)
+    values: dict[str, Value] = {}
+    version = items.pop(VERSION, None)
+    if version is not None and version not in model.versions:
+        reasons.append(_unknown_version(version, model))
+    elif version is not None:
+        values |= model.expand(version)
+    for name, given in items.items():
+        reasons += _take(model.parameters.get(name), name, given, values, model)
+    if reasons:
+        raise RefusedVerdict(Verdict.no(reasons))
+    return values
+
+
+def parameter_value(param: Parameter, text: str) -> Value | Reason:
+    """The value that a text means for a parameter, or why it cannot have it."""
+    try:
+        value = param.parse(text)
+    except ValueError as error:
+        return Reason("value-malformed", str(error), param.name, source=text, side="source")
+    if not param.allows(value):
+        rule = f"the device allows {param.rule()}"
+        return Reason("value-not-allowed", rule, param.name, source=text, side="source", mend=f"write {param.rule()}")
+    return value
+
+
+def _items(text: str, reasons: list[Reason]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in text.split(","):
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            rule = "an argument is of the form parameter=value" if item else "an argument is empty"
+            reasons.append(Reason("argument-malformed", rule, source=item, side="source"))
+        elif name in found:
+            reasons.append(Reason("parameter-repeated", "it is given twice", name, source=value, side="source"))
+        else:
+            found[name] = value
+    return found
+
+
+def _unknown_version(version: str, model: DeviceModel) -> Reason:
+    rule = f"{model.name} has the versions {', '.join(model.versions) or 'none'}"
+    return Reason("version-unknown", rule, VERSION, source=version, target=model.latest, side="source")
+
+
+def _take(param: Parameter | None, name: str, text: str, values: dict[str, Value], model: DeviceModel) -> list[Reason]:
+    if param is None:
+        near = difflib.get_close_matches(name, model.parameters, 1)
+        mend = f"did you mean {near[0]}?" if near else f"its parameters are {', '.join(model.parameters) or 'none'}"
+        rule = f"{model.name} has no such parameter"
+        return [Reason("parameter-unknown", rule, name, source=text, side="target", mend=mend)]
+    value = parameter_value(param, text)
+    if isinstance(value, Reason):
+        return [value]
+    values[name] = value
+    return []
