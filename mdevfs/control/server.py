@@ -31,25 +31,19 @@ class ControlServer:
         """Answers askers until it is cancelled."""
         await self._socket.bind("\0" + self.address)
         self._socket.listen()
-        async with trio.open_nursery() as nursery:
-            while True:
-                connection, _ = await self._socket.accept()
-                nursery.start_soon(self._answer, trio.SocketStream(connection))
+        await trio.serve_listeners(self._answer, [trio.SocketListener(self._socket)])
 
     async def _answer(self, stream: trio.SocketStream) -> None:
-        async with stream:
-            if not _may_ask(stream.socket):
-                return
-            try:
-                request = json.loads(await _line(stream))
-                if request == {"op": "events"}:
+        try:
+            async with stream:
+                if not _may_ask(stream.socket):
+                    return
+                if _parse(await _line(stream)) == {"op": "events"}:
                     await self._stream_events(stream)
                 else:
                     await stream.send_all(b'{"error": "unknown request"}\n')
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
-            except ValueError:
-                log.warning("control: a request that is not JSON")
+        except* trio.BrokenResourceError:
+            pass  # the asker has left; a nursery may have put that into a group
 
     async def _stream_events(self, stream: trio.SocketStream) -> None:
         send, receive = trio.open_memory_channel[Event](BACKLOG)
@@ -79,6 +73,14 @@ def _may_ask(sock: trio.socket.SocketType) -> bool:
     peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", peer)
     return uid in (0, os.getuid())
+
+
+def _parse(line: bytes) -> object:
+    """What a request says; None for what is no JSON."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 async def _line(stream: trio.SocketStream) -> bytes:

@@ -15,6 +15,7 @@ from mdevfs.host.read import read
 from mdevfs.mdev.core import MdevCore
 from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import Type
+from mdevfs.migration import arguments
 from mdevfs.migration.verdict import Journal
 from mdevfs.sysfs.tree import Tree
 
@@ -28,7 +29,7 @@ class Host:
         self.groups = Groups(self.core)
         self.vfio = VfioCore(self.core, self.groups)
         self.journal = Journal()
-        self.mdev = MdevCore(self.core, self.vfio, plan.interfaces, self.journal)
+        self.mdev = MdevCore(self.core, self.vfio, plan.interfaces, self.journal, plan.machine)
         self.devices = Devices(self)
 
     @property
@@ -66,7 +67,8 @@ class Host:
                 continue
             kind = await _first_with_room(kinds)
             try:
-                await self.mdev.create(kind, uuid)
+                params = arguments.parse(mdev.params, kind.parent.driver.model) if mdev.params else None
+                await self.mdev.create(kind, uuid, params)
             except MdevfsError as error:
                 wrong[mdev.where] = f"{mdev.where}: {uuid} on {mdev.type}: {error}"
         return list(wrong.values())

@@ -17,6 +17,7 @@ from mdevfs.errors import InputError, escape
 from mdevfs.host.mistakes import from_pydantic, near_miss
 from mdevfs.host.read import Described
 from mdevfs.host.schema import DEFAULT_INTERFACES, DeviceSection, MdevSection
+from mdevfs.migration.machine import Machine
 from mdevfs.vendor.api import VendorDriver
 from mdevfs.vendor.loader import Found, installed, load_file, load_installed
 
@@ -58,6 +59,7 @@ class Plan:
 
     name: str
     kernel: Kernel
+    machine: Machine
     interfaces: frozenset[str]
     described: Described
     devices: list[PlannedDevice] = field(factory=list)
@@ -84,12 +86,14 @@ def plan(described: Described) -> Plan:
     drivers = _Drivers(described, wrong)
     interfaces = DEFAULT_INTERFACES if section.interfaces is None else frozenset(section.interfaces)
     kernel = Kernel.parse(section.kernel, frozenset(section.kernel_quirks))
-    result = Plan(section.name, kernel, interfaces, described)
+    machine = Machine(section.machine, section.compat)
+    result = Plan(section.name, kernel, machine, interfaces, described)
     for index, device in enumerate(described.file.device):
         planned = _device(device, f"device[{index}]", drivers, wrong)
         if planned is not None:
             result.devices.append(planned)
     wrong += _clashes(result)
+    wrong += _machine(result)
     if wrong:
         raise InputError(f"{described.origin}: {line}" for line in wrong)
     return result
@@ -147,6 +151,25 @@ def _device(section: DeviceSection, where: str, drivers: _Drivers, wrong: list[s
 def _mdev(section: MdevSection, where: str) -> PlannedMdev:
     uuid = section.uuid.lower() if section.uuid else None
     return PlannedMdev(section.type, uuid, section.count or 1, section.params, where)
+
+
+def _machine(plan: Plan) -> Iterator[str]:
+    """A machine type or a compat property that no driver of the host knows does nothing, so it is a mistake."""
+    machine, drivers = plan.machine, [device.driver for device in plan.devices]
+    known = {name for driver in drivers for name in (*driver.machine_types, *driver.tiers)}
+    if machine.name is not None and machine.name not in known:
+        hint = near_miss(machine.name, known)
+        yield f'host.machine: no driver of this host knows the machine type "{machine.name}"{hint}'
+    models = [driver.model for driver in drivers if driver.model is not None]
+    properties = {param.compat: param for model in models for param in model.params if param.compat is not None}
+    for name, value in machine.by_hand.items():
+        if name not in properties:
+            yield f'host.compat."{name}": no driver of this host has this property{near_miss(name, properties)}'
+            continue
+        try:
+            properties[name].parse(value)
+        except ValueError as error:
+            yield f'host.compat."{name}": {error}'
 
 
 def _clashes(plan: Plan) -> Iterator[str]:

@@ -18,6 +18,8 @@ from mdevfs.mdev.driver import MdevDriver, VendorHooks
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import Type
+from mdevfs.migration import arguments
+from mdevfs.migration.machine import NO_MACHINE, Machine
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Journal, Refused, RefusedVerdict
 from mdevfs.sysfs.parse import kstrtoull
@@ -30,11 +32,19 @@ RACE_WINDOW = 0.02  # seconds that the quirk remove-race gives
 class MdevCore:
     """The mdev bus of one host. `interfaces` are the families beyond the kernel's tree that it shows."""
 
-    def __init__(self, core: Core, vfio: VfioCore, interfaces: frozenset[str], journal: Journal) -> None:
+    def __init__(
+        self,
+        core: Core,
+        vfio: VfioCore,
+        interfaces: frozenset[str],
+        journal: Journal,
+        machine: Machine = NO_MACHINE,
+    ) -> None:
         self.core = core
         self.vfio = vfio
         self.interfaces = interfaces
         self.journal = journal
+        self.machine = machine
         self.bus = core.bus("mdev")
         self.parents_class = core.cls("mdev_bus")
         self.parents: dict[str, Parent] = {}
@@ -47,6 +57,7 @@ class MdevCore:
     def register_parent(self, device: Device, driver: VendorHooks, settings: object) -> Parent:
         """mdev_register_parent: the types appear, then `change` with MDEV_STATE=registered."""
         parent = Parent(device, driver, settings, self)
+        parent.params = driver.compat_values(parent)
         for spec in driver.types(parent):
             type_id = f"{driver.name}-{spec.suffix}"
             parent.types[type_id] = Type(parent, spec, type_id)
@@ -85,16 +96,23 @@ class MdevCore:
     async def create_store(self, kind: Type, data: bytes) -> None:
         """A write to `create`; a refusal is the type's last verdict."""
         try:
-            await self.create(kind, self._parse(data))
+            uuid, given = self._parse(data)
+            params = arguments.parse(given, kind.parent.driver.model) if given is not None else None
+            await self.create(kind, uuid, params)
         except Refusal as refusal:
             if isinstance(refusal, Refused | RefusedVerdict):
                 text = data.removesuffix(b"\n").decode("latin-1")
                 kind.last_verdict = self.journal.record("create", kind, text, refusal.verdict)
             raise
 
-    def _parse(self, data: bytes) -> str:
+    def _parse(self, data: bytes) -> tuple[str, str | None]:
+        """The UUID, and the arguments after a comma where the family `models` takes them."""
+        given = None
+        if "models" in self.interfaces and data[UUID_LENGTH : UUID_LENGTH + 1] == b",":
+            given = data[UUID_LENGTH + 1 :].removesuffix(b"\n").decode("latin-1")
         # mdev_sysfs.c create_store: 36 or 37 bytes, of which the last one is never looked at.
-        if len(data) not in (UUID_LENGTH, UUID_LENGTH + 1) or not _UUID.match(data[:UUID_LENGTH]):
+        bare = given is not None or len(data) in (UUID_LENGTH, UUID_LENGTH + 1)
+        if not bare or not _UUID.match(data[:UUID_LENGTH]):
             raise Refused(
                 "uuid-malformed",
                 rule="a UUID of 36 characters, and at most one further byte, must be written to create",
@@ -102,7 +120,7 @@ class MdevCore:
                 side="source",
                 mend="write a UUID such as uuidgen prints",
             )
-        return data[:UUID_LENGTH].decode().lower()
+        return data[:UUID_LENGTH].decode().lower(), given
 
     async def create(self, kind: Type, uuid: str, params: dict[str, Value] | None = None) -> Mdev:
         """mdev_device_create: all or nothing.
@@ -122,7 +140,7 @@ class MdevCore:
         parent.count += 1
         self._coming.add(uuid)
         try:
-            mdev = Mdev(uuid, kind, self.bus, params)
+            mdev = Mdev(uuid, kind, self.bus, {**kind.params, **params} if params else None)
             await self._bring_up(mdev)
         except BaseException:
             parent.count -= 1
@@ -215,6 +233,9 @@ class MdevCore:
         if mdev.coming:
             mdev.refresh()  # the kernel bug remove-race: the file is gone, the mdev stays until its parent goes
             raise KernelError(errno.EAGAIN)
+        tree, kind = self.core.tree, mdev.type
+        if mdev.idle is not None:
+            await self._wait_until_idle(mdev, mdev.idle)
         try:
             if mdev.driver is not None:
                 await mdev.driver.release(mdev)
@@ -222,12 +243,25 @@ class MdevCore:
             mdev.removing = False
             mdev.refresh()
             raise
-        tree, kind = self.core.tree, mdev.type
-        del kind.mdevs[mdev.name]
+        kind.mdevs.pop(mdev.name, None)
         tree.changed(f"{kind.path}/devices", mdev.name, links=True)
         tree.changed("kernel/debug/vfio", mdev.name)
         mdev.unregister()
         kind.parent.count -= 1
+
+    async def _wait_until_idle(self, mdev: Mdev, idle: trio.Event) -> None:
+        """What a remove does while somebody has the device open (golden: "remove while a vfio device fd is open"): the
+        links and `remove` are gone, the count is not back, the UUID is taken."""
+        kind = mdev.type
+        self._coming.add(mdev.name)
+        kind.mdevs.pop(mdev.name, None)
+        self.core.tree.changed(f"{kind.path}/devices", mdev.name, links=True)
+        self.bus.leave(mdev)
+        mdev.refresh()
+        try:
+            await idle.wait()
+        finally:
+            self._coming.discard(mdev.name)
 
     def all(self) -> Iterable[Mdev]:
         """Every mdev of the host."""

@@ -12,6 +12,9 @@ from mdevfs.bus.device import Device
 from mdevfs.bus.kernel import Kernel
 from mdevfs.bus.subsystem import Bus, Driver, Module
 from mdevfs.errors import KernelError
+from mdevfs.migration.machine import Tier
+from mdevfs.migration.model import DeviceModel
+from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Verdict
 from mdevfs.sysfs.entries import Entry
 
@@ -57,6 +60,23 @@ class VendorHooks(Protocol):
 
     def remove(self, mdev: Mdev) -> Awaitable[None] | None:
         """Unmakes it."""
+
+    @property
+    def model(self) -> DeviceModel | None:
+        """The device model, where one is declared."""
+
+    @property
+    def known_machines(self) -> Sequence[str]:
+        """The machine types that it has compat properties or promises for."""
+
+    def compat_values(self, parent: Parent) -> Mapping[str, Value]:
+        """What the host's compat properties make of the model's parameters."""
+
+    def tier(self, machine: str | None) -> Tier:
+        """What it promises for a machine type."""
+
+    def compatible_devices(self, type: Type) -> Sequence[tuple[str, str]]:
+        """(parent id, type-id) of what a type is known to take."""
 
     def mdev_entries(self, mdev: Mdev) -> Mapping[str, Entry]:
         """The driver's own attributes of an mdev."""

@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING
 
+import trio
+
 from mdevfs.bus.device import Device
 from mdevfs.bus.kobject import KobjectDirectory
 from mdevfs.bus.subsystem import Subsystem
+from mdevfs.mdev.models import mdev_entries
 from mdevfs.migration.handshake import verdict_entries, version_entry
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Journal, Record, Verdict
 from mdevfs.sysfs.entries import Attribute, Directory, Entry, Link
 
 if TYPE_CHECKING:
+    from mdevfs.mdev.core import MdevCore
     from mdevfs.mdev.parent import Parent
     from mdevfs.mdev.types import Type
 
 
 class Mdev(Device):
     """One mdev. `data` is the vendor driver's own; `coming` until create returns, `removing` from the write to
-    `remove` on."""
+    `remove` on; `idle` is there while the device is in use, and set when it no longer is."""
 
-    __slots__ = ("_params", "coming", "data", "last_verdict", "removing", "string", "type")
+    __slots__ = ("_params", "coming", "data", "idle", "last_verdict", "removing", "string", "type")
 
     def __init__(self, uuid: str, type: Type, bus: Subsystem, params: dict[str, Value] | None = None) -> None:
         super().__init__(uuid, type.parent.device, bus)
@@ -30,6 +34,7 @@ class Mdev(Device):
         self.data: object = None
         self.last_verdict: Record | None = None
         self.removing = False
+        self.idle: trio.Event | None = None
         self.coming = True
         self.string: str | None = None
         self._params = params
@@ -51,7 +56,16 @@ class Mdev(Device):
     @property
     def params(self) -> Mapping[str, Value]:
         """The migration parameters it was made with, where they differ from the model's."""
-        return self._params if self._params is not None else self.type.spec.params
+        return self._params if self._params is not None else self.type.params
+
+    def set_param(self, name: str, value: Value) -> None:
+        """Changes one migration parameter; the string is made anew."""
+        self._params = {**self.params, name: value}
+        self.string = None
+
+    @property
+    def mdev_core(self) -> MdevCore:
+        return self.parent.mdev_core
 
     @property
     def journal(self) -> Journal:
@@ -65,6 +79,7 @@ class Mdev(Device):
             entries["remove"] = Attribute(store=lambda data: core.remove_store(self, data))
         if self.driver is not None:
             entries.update(driver.mdev_entries(self))
+            entries.update(mdev_entries(self))
             if driver.migrates and "migration_version" in core.interfaces:
                 entries |= version_entry(self)
             if "verdicts" in core.interfaces:

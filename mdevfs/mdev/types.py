@@ -10,12 +10,14 @@ from attrs import field, frozen
 
 from mdevfs.bus.kobject import Kobject, Links
 from mdevfs.errors import InputError
+from mdevfs.mdev.models import type_entries
 from mdevfs.migration.handshake import verdict_entries, version_entry
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Journal, Record, Verdict
 from mdevfs.sysfs.entries import Attribute, Entry, Overlay
 
 if TYPE_CHECKING:
+    from mdevfs.mdev.core import MdevCore
     from mdevfs.mdev.parent import Parent
 
 DEVICE_APIS = ("vfio-pci", "vfio-platform", "vfio-amba", "vfio-ccw", "vfio-ap")
@@ -55,7 +57,7 @@ class Type(Kobject):
     """One type of one parent. `bound` counts its mdevs that a driver holds, those on their way included;
     `folders` how many subdirectories an mdev has, by whether it is bound."""
 
-    __slots__ = ("bound", "folders", "last_verdict", "mdevs", "parent", "spec", "string")
+    __slots__ = ("bound", "folders", "last_verdict", "mdevs", "params", "parent", "spec", "string")
 
     def __init__(self, parent: Parent, spec: MdevType, type_id: str) -> None:
         super().__init__(type_id, parent.types_folder, next(parent.core.salts))
@@ -66,6 +68,8 @@ class Type(Kobject):
         self.folders: dict[bool, int] = {}
         self.last_verdict: Record | None = None
         self.string: str | None = None
+        # What an mdev is made with where nothing else is asked for, as far as it differs from the model's.
+        self.params: Mapping[str, Value] = {**parent.params, **spec.params}
 
     @property
     def type(self) -> Type:
@@ -73,9 +77,8 @@ class Type(Kobject):
         return self
 
     @property
-    def params(self) -> Mapping[str, Value]:
-        """The migration parameters that an mdev of this type is made with, where they differ from the model's."""
-        return self.spec.params
+    def mdev_core(self) -> MdevCore:
+        return self.parent.mdev_core
 
     @property
     def journal(self) -> Journal:
@@ -98,7 +101,7 @@ class Type(Kobject):
             entries |= version_entry(self)
         if "verdicts" in core.interfaces:
             entries |= verdict_entries(self, driver.migrates)
-        return {**entries, **driver.type_entries(self)}
+        return {**entries, **type_entries(self), **driver.type_entries(self)}
 
     def _show_available(self) -> str | Awaitable[str]:
         number = self.parent.driver.available(self)

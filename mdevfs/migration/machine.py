@@ -45,6 +45,9 @@ class Machine:
     by_hand: Properties = field(factory=dict)
 
 
+NO_MACHINE = Machine()
+
+
 @frozen
 class Broken:
     """A release that is known to migrate wrongly: on machine types up to `machines` it leaves `parameter` at the new

@@ -9,11 +9,13 @@ from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
 from mdevfs.migration.catalogue import Page
+from mdevfs.migration.machine import Broken, Machine, Tier, chain
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Bool, Int, Set, Str
 from mdevfs.migration.verdict import YES, Reason, Refused, Verdict
 from mdevfs.sysfs.parse import kstrtobool, kstrtoull, word
 from mdevfs.vendor.api import Settings, VendorDriver, ap_host, blocking, show, store
+from mdevfs.vendor.program import device_program
 
 __all__ = [
     "YES",
@@ -24,10 +26,12 @@ __all__ = [
     "Apqn",
     "Bar",
     "Bool",
+    "Broken",
     "DeviceModel",
     "InputError",
     "Int",
     "KernelError",
+    "Machine",
     "Mdev",
     "MdevType",
     "Page",
@@ -40,11 +44,14 @@ __all__ = [
     "SriovCapability",
     "Str",
     "SubchannelIdentity",
+    "Tier",
     "Type",
     "VendorDriver",
     "Verdict",
     "ap_host",
     "blocking",
+    "chain",
+    "device_program",
     "kstrtobool",
     "kstrtoull",
     "show",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 from attrs import frozen
@@ -17,6 +17,7 @@ from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
 from mdevfs.migration.catalogue import Page
+from mdevfs.migration.machine import UNVERSIONED, VERSIONED, Broken, Machine, Properties, Tier
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.verdict import Reason, Refused, Verdict
 
@@ -89,6 +90,12 @@ class VendorDriver:
     Settings: ClassVar[type[BaseModel]] = Settings
     pages: ClassVar[Sequence[Page]] = ()
     """The catalogue's pages of the codes that this driver refuses with."""
+    machine_types: ClassVar[Mapping[str, Properties]] = {}
+    """Machine types, each with all the compat properties that it sets ("e1000.mitigation": "off"); see `chain`."""
+    tiers: ClassVar[Mapping[str, Tier]] = {}
+    """Promises that differ from the rule: versioned for a known machine type, unversioned for any other."""
+    broken: ClassVar[Sequence[Broken]] = ()
+    """Releases that are known to migrate wrongly."""
     max_instances: ClassVar[int | None] = None
     """Mdevs per parent, all types together, counted by the core: EUSERS beyond."""
     pool: ClassVar[int | None] = None
@@ -152,6 +159,29 @@ class VendorDriver:
         return not vf
 
     # -- migration
+
+    def release(self, settings: Any) -> str | None:
+        """The driver's release that these settings describe; None: they do not say."""
+        return getattr(settings, "release", None)
+
+    def compat(self, settings: Any, machine: Machine) -> Properties:
+        """The compat properties of a host: its machine type's, less what this release forgot, and those by hand."""
+        found = dict(self.machine_types.get(machine.name or "", {}))
+        for one in self.broken:
+            if one.release == self.release(settings):
+                found.pop(one.compat, None)
+        return found | dict(machine.by_hand)
+
+    def tier(self, machine: str | None) -> Tier:
+        """What is promised for a machine type."""
+        known = VERSIONED if machine in self.machine_types else UNVERSIONED
+        return self.tiers.get(machine or "", known)
+
+    def compatible_devices(self, type: Type) -> Sequence[tuple[str, str]]:
+        """(parent id, type-id) of what this type is known to take; `migration_compatible_devices` shows them."""
+        identity = getattr(type.parent.device, "identity", None)
+        name = f"{identity.vendor:04x} {identity.device:04x}" if isinstance(identity, PciIdentity) else self.name
+        return [(name, type.name)]
 
     def migration_string(self, device: Device) -> str:
         """What a device says of itself: from the model's parameters, else from driver and type."""

@@ -15,13 +15,15 @@ from mdevfs.bus.ap_identity import ApIdentity
 from mdevfs.bus.css import SubchannelIdentity
 from mdevfs.bus.kernel import Kernel
 from mdevfs.bus.pci_resource import PciIdentity, SriovCapability
-from mdevfs.errors import DriverFault, MdevfsError
+from mdevfs.errors import DriverFault, InputError, MdevfsError
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
 from mdevfs.migration.handshake import MAX_STRING
+from mdevfs.migration.machine import Broken, Tier, compat_values
 from mdevfs.migration.model import DeviceModel
-from mdevfs.migration.verdict import YES, Refused, RefusedVerdict, Verdict
+from mdevfs.migration.parameters import Value
+from mdevfs.migration.verdict import YES, Reason, Refused, RefusedVerdict, Verdict
 from mdevfs.sysfs.entries import Attribute, Entry
 from mdevfs.vendor.api import AttributeMark, Device, Owner, VendorDriver, migrates
 
@@ -113,6 +115,7 @@ class GuardedDriver:
         return self.call(mdev, "remove", self.driver.remove, _nothing, mdev)
 
     def migration_string(self, device: Device) -> str | Awaitable[str]:
+        self._check_tier(device)
         if self._declared is not None:
             return self._own_string(self._declared, device)
 
@@ -124,10 +127,12 @@ class GuardedDriver:
         return self.call(device, "migration_string", self.driver.migration_string, accept, device)
 
     def check(self, device: Device, source: str) -> Verdict | Awaitable[Verdict]:
+        self._check_tier(device)
         if self._declared is not None:
             if source == self._own_string(self._declared, device):
                 return YES
-            return self._declared.check(self._declared.initial(device.params), source)
+            verdict = self._declared.check(self._declared.initial(device.params), source)
+            return verdict if verdict.compatible else self._explained(device, verdict)
 
         def accept(verdict: object) -> Verdict:
             if isinstance(verdict, Verdict):
@@ -136,12 +141,58 @@ class GuardedDriver:
 
         return self.call(device, "check", self.driver.check, accept, device, source)
 
+    def _check_tier(self, device: Device) -> None:
+        """Raises Refused (ENODEV) with the blocker of a device that does not migrate on the host's machine type."""
+        if not self.driver.tiers:
+            return
+        machine = device.mdev_core.machine.name
+        tier = self.driver.tier(machine)
+        if tier.promise == "unmigratable":
+            where = f" on machine type {machine}" if machine else ""
+            rule = f"{self.name} does not migrate{where}: {tier.blocker}"
+            raise Refused("blocked", errno.ENODEV, rule=rule, side="target", mend="choose another machine type")
+
+    def _explained(self, device: Device, verdict: Verdict) -> Verdict:
+        """A refusal, with what the driver knows of releases and promises added."""
+        named = {reason.parameter for reason in verdict.reasons}
+        more = [_known_issue(one) for one in self.driver.broken if one.parameter in named]
+        machine = device.mdev_core.machine.name
+        if machine is not None and self.driver.tier(machine).promise == "unversioned":
+            rule = f"{self.name} promises nothing for machine type {machine}: migration is best effort"
+            more.append(Reason("unversioned", rule, side="both", mend="use a versioned machine type on both hosts"))
+        return Verdict((*verdict.reasons, *more), verdict.errno)
+
     @staticmethod
     def _own_string(model: DeviceModel, device: Device) -> str:
         """Built once per configuration: whoever changes a device's parameters clears `string`."""
         if device.string is None:
             device.string = model.write(model.initial(device.params))
         return device.string
+
+    @property
+    def model(self) -> DeviceModel | None:
+        return self.driver.model
+
+    @property
+    def known_machines(self) -> Sequence[str]:
+        return tuple(dict.fromkeys((*self.driver.machine_types, *self.driver.tiers)))
+
+    def compat_values(self, parent: Parent) -> Mapping[str, Value]:
+        """Raises InputError for a property whose value is not of its parameter's type."""
+        if self.driver.model is None:
+            return {}
+        machine = parent.mdev_core.machine
+        properties = self.run(parent, "compat", self.driver.compat, parent.settings, machine)
+        try:
+            return compat_values(self.driver.model, properties)
+        except ValueError as error:
+            raise InputError(f"compat properties of {parent.name}: {error}") from None
+
+    def tier(self, machine: str | None) -> Tier:
+        return self.driver.tier(machine)
+
+    def compatible_devices(self, type: Type) -> Sequence[tuple[str, str]]:
+        return self.run(type, "compatible_devices", self.driver.compatible_devices, type)
 
     # -- the driver's own attributes
 
@@ -255,6 +306,12 @@ def _blocks(function: Callable[..., object]) -> bool:
 
 def _encodes(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _known_issue(one: Broken) -> Reason:
+    rule = f"release {one.release} is broken: {one.why}"
+    mend = f"set the compat property {one.compat} = {one.value} by hand on the host that runs it, or run {one.fixed}"
+    return Reason("broken-release", rule, one.parameter, side="both", mend=mend)
 
 
 def _nothing(result: object) -> None:

@@ -97,6 +97,13 @@ def compare(golden: str, other: Path) -> list[Difference]:
     return found
 
 
+def orders(recording: Path) -> dict[str, list[str]]:
+    """Directory -> its names as `readdir` gave them: the order of a hash, which the judge leaves out."""
+    cases = json.loads(recording.read_text())["ops"]
+    (case,) = (one for one in cases if one["id"] == "readdir.order")
+    return {step["path"]: step["ok"] for step in case["steps"] if step["call"] == "order"}
+
+
 def _run(codes: tuple[int, ...], *arguments: str | Path) -> str:
     command = [sys.executable, RECORDER, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.golden import test_fuse_limits
-from tests.golden.recorder import Answer, Difference, compare, read_deviations, record
+from tests.golden.recorder import RECORDINGS, Answer, Difference, compare, orders, read_deviations, record
 from tests.mount.conftest import Mount
 
 HOST = "kernel-samples"
@@ -38,6 +38,7 @@ def test_operations(mount: Mount, tmp_path: Path, parent: str, golden: str) -> N
     wrong = unlisted([one for one in said if one.kind != "SKIPPED"], allowed(parent))
     assert not wrong, "the mount and deviations.toml disagree:\n" + "\n".join(wrong)
     assert skipped == set(read_deviations().ops.skipped)
+    assert orders(recorded) == orders(RECORDINGS / golden)
 
 
 def allowed(parent: str) -> dict[tuple[str, int], tuple[Answer, Answer]]:

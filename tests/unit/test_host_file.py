@@ -100,14 +100,19 @@ async def test_everything_wrong_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "part"),
-    [("[host", "not TOML"), ("[host]\nname = 1\nname = 2\n", "not TOML"), ("host = 5\n", "host: "), ("device = {}\n", "device: ")],
+    [
+        ("[host", "not TOML"),
+        ("[host]\nname = 1\nname = 2\n", "not TOML"),
+        ("host = 5\n", "host: "),
+        ("device = {}\n", "device: "),
+    ],
 )
 async def test_files_of_another_kind(tmp_path: Path, text: str, part: str) -> None:
     [line] = await mistakes(tmp_path, text)
     assert part in line
 
 
-async def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "host.toml"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):
@@ -128,10 +133,15 @@ async def test_hostile_values_are_shown_escaped(tmp_path: Path) -> None:
 # -- what the drivers know
 
 
+def write_driver(folder: Path) -> None:
+    folder.chmod(0o755)
+    path = folder / "acme.py"
+    path.write_text(DRIVER)
+    path.chmod(0o644)
+
+
 async def test_all_that_only_drivers_know_at_once(tmp_path: Path) -> None:
-    (tmp_path / "acme.py").write_text(DRIVER)
-    (tmp_path / "acme.py").chmod(0o644)
-    tmp_path.chmod(0o755)
+    write_driver(tmp_path)
     told = await mistakes(
         tmp_path,
         f"""
@@ -247,10 +257,10 @@ async def test_shipped_hosts_load(name: str) -> None:
 async def test_no_interfaces_is_the_kernels_tree() -> None:
     host = await host_of(MTTY_AND_MDPY.replace("[host]", "[host]\ninterfaces = []"))
     sys = InProcess(host.tree)
-    type = "devices/virtual/mtty/mtty/mdev_supported_types/mtty-1"
-    await sys.write(f"{type}/create", UUID)
+    kind = "devices/virtual/mtty/mtty/mdev_supported_types/mtty-1"
+    await sys.write(f"{kind}/create", UUID)
     mdev = ["driver", "iommu_group", "mdev_type", "power", "remove", "subsystem", "uevent", "vendor", "vfio-dev"]
-    assert sys.list(type) == ["available_instances", "create", "device_api", "devices", "name"]
+    assert sys.list(kind) == ["available_instances", "create", "device_api", "devices", "name"]
     assert sys.list(f"bus/mdev/devices/{UUID}") == mdev
     assert sys.list("devices/virtual/mtty/mtty") == [UUID, "mdev_supported_types", "power", "subsystem", "uevent"]
     assert not [path for path, _ in host.tree.everything() if "migration" in path or "mdevfs" in path]
@@ -301,7 +311,7 @@ async def test_two_counts_of_one_type() -> None:
     two = "[[device.mdev]]\ncount = 2\ntype = 'mtty-1'\n" * 2
     host = await host_of(MTTY + two)
     assert len(uuids(host)) == 4
-    assert uuids(host) == uuids(await host_of(MTTY + two.replace("2", "4", 1).partition("[[device.mdev]]\ncount = 2")[0]))
+    assert uuids(host) == uuids(await host_of(MTTY + "[[device.mdev]]\ncount = 4\ntype = 'mtty-1'\n"))
     check_tree(host.tree)
 
 

@@ -129,8 +129,9 @@ class Machine(RuleBasedStateMachine):
         """What a call gives, or minus its errno."""
         try:
             return at_once(call())
-        except (OSError, MdevfsError) as error:
-            assert error.errno
+        except OSError as error:
+            return -(error.errno or 0)
+        except MdevfsError as error:
             return -error.errno
 
     def write(self, path: str, data: str) -> int:

@@ -95,8 +95,20 @@ async def test_create(written: str, name: str) -> None:
         *(UUID + tail for tail in ("\r\n", "\n\n", " \n", "\0\0", "ab", f"\n{UUID2}\n")),
         *(UUID + "\n" * count for count in (4059, 4060, 4061, 8156)),
         *(head + UUID for head in (" ", "\n", "{", "urn:uuid:")),
-        *(" " + UUID[:-1], "{" + UUID + "}", UUID[:-1], UUID[:-1] + "\n", UUID.replace("-", ""), UUID.replace("-", "_")),
-        *("0123456789abcdef0123456789abcdef0123", "a1b2c3d-40001-4abc-8def-0123456789ab", UUID[:-1] + "g", "g" + UUID[1:]),
+        *(
+            " " + UUID[:-1],
+            "{" + UUID + "}",
+            UUID[:-1],
+            UUID[:-1] + "\n",
+            UUID.replace("-", ""),
+            UUID.replace("-", "_"),
+        ),
+        *(
+            "0123456789abcdef0123456789abcdef0123",
+            "a1b2c3d-40001-4abc-8def-0123456789ab",
+            UUID[:-1] + "g",
+            "g" + UUID[1:],
+        ),
         *("z" * 36, "-" * 36, " " * 36, "\0" * 36, "+" + UUID[1:], "0x" + UUID[2:], "\n", "\0", "hello\n"),
         *(UUID[:20] + byte + UUID[21:] for byte in "\0\n"),
     ],
@@ -211,28 +223,15 @@ async def test_numbers_are_the_lowest_free_ones() -> None:
 
 # -- remove
 
-
-@pytest.mark.parametrize("written", ["1", "1\n", "2", "255\n", "1\0", "1\0xyz", "0x1", "0X1\n", "01", "010", "+1", "+1\n"])
-async def test_remove(written: str) -> None:
-    await _remove(written, True)
+YES = ["1", "1\n", "2", "255\n", "1\0", "1\0xyz", "0x1", "0X1\n", "01", "010", "+1", "+1\n", "0" * 4095 + "1"]
+NO = ["", "0", "0\n", "0x0", "+0", *("0" * count for count in (4095, 4096, 4097, 9000)), "0" * 4096 + "1"]
 
 
-@pytest.mark.parametrize("written", [str(2**64 - 1), hex(2**64 - 1), "0" * 4095 + "1"])
-async def test_remove_with_a_long_number(written: str) -> None:
-    await _remove(written, True)
-
-
-@pytest.mark.parametrize("count", [1, 4095, 4096, 4097, 9000])
-async def test_remove_with_zeros(count: int) -> None:
-    await _remove("0" * count, False)
-
-
-@pytest.mark.parametrize("written", ["", "0", "0\n", "0x0", "+0", "0" * 4096 + "1"])
-async def test_remove_that_means_no(written: str) -> None:
-    await _remove(written, False)
-
-
-async def _remove(written: str, goes: bool) -> None:
+@pytest.mark.parametrize(
+    ("written", "goes"),
+    [*((text, True) for text in (*YES, str(2**64 - 1), hex(2**64 - 1))), *((text, False) for text in NO)],
+)
+async def test_remove(written: str, goes: bool) -> None:
     sys = await samples()
     await sys.create(T1, UUID)
     sys.told()
@@ -245,7 +244,25 @@ async def _remove(written: str, goes: bool) -> None:
 
 @pytest.mark.parametrize(
     "written",
-    ["abc", "\n", " 1", "1 ", "1\n\n", "1\nx", "0x", "08", "-1", "-0", str(2**64), "1abc", "yes", "Y", "true", "1.0", UUID],
+    [
+        "abc",
+        "\n",
+        " 1",
+        "1 ",
+        "1\n\n",
+        "1\nx",
+        "0x",
+        "08",
+        "-1",
+        "-0",
+        str(2**64),
+        "1abc",
+        "yes",
+        "Y",
+        "true",
+        "1.0",
+        UUID,
+    ],
 )
 async def test_remove_with_no_number(written: str) -> None:
     sys = await samples()

@@ -54,7 +54,9 @@ NAMES = st.text("abc-_.0", min_size=1, max_size=4)
 
 
 @st.composite
-def parameters(draw: st.DrawFn, name: str, sorts: tuple[type[Parameter], ...] = tuple(SORTS)) -> tuple[Parameter, Value]:
+def parameters(
+    draw: st.DrawFn, name: str, sorts: tuple[type[Parameter], ...] = tuple(SORTS)
+) -> tuple[Parameter, Value]:
     """A possible parameter, and one of its values."""
     sort = draw(st.sampled_from(sorts))
     pool = draw(st.lists(SORTS[sort], min_size=1, max_size=4, unique=True))
@@ -69,6 +71,11 @@ def configured(draw: st.DrawFn, sorts: tuple[type[Parameter], ...] = tuple(SORTS
     drawn = [draw(parameters(name, sorts)) for name in draw(st.lists(NAMES, max_size=5, unique=True))]
     name = draw(st.sampled_from(["a.b/c", "vendor-a.com/my-nic", "x/y/z"]))
     return Configured(DeviceModel(name, [one for one, _ in drawn]), {one.name: value for one, value in drawn})
+
+
+def other_values(one: Configured, data: st.DataObject) -> dict[str, Value]:
+    """Values of another device of the model, some as those of `one`."""
+    return {param.name: data.draw(st.sampled_from([param.init, one.values[param.name]])) for param in one.model.params}
 
 
 @given(configured())
@@ -96,7 +103,7 @@ def test_the_order_of_items_and_declarations_does_not_matter(one: Configured, da
     name, *items = one.model.write(one.values).split(",")
     string = ",".join([name, *data.draw(st.permutations(items))])
     assert one.model.check(one.values, string) == YES
-    other = {param.name: data.draw(st.sampled_from([param.init, one.values[param.name]])) for param in one.model.params}
+    other = other_values(one, data)
     shuffled = DeviceModel(one.model.name, data.draw(st.permutations(one.model.params)))
     verdict, again = one.model.check(other, string), shuffled.check(dict(reversed(other.items())), string)
     assert set(verdict.reasons) == set(again.reasons)
@@ -110,7 +117,7 @@ def test_a_new_parameter_that_is_off_turns_nobody_away(one: Configured, name: st
     params = list(one.model.params)
     params.insert(data.draw(st.integers(0, len(params))), added)
     newer = DeviceModel(one.model.name, params)
-    source = {param.name: data.draw(st.sampled_from([param.init, one.values[param.name]])) for param in one.model.params}
+    source = other_values(one, data)
     string = one.model.write(source)
     values = {**one.values, name: added.off}
     assert newer.check(values, string) == one.model.check(one.values, string)
@@ -271,7 +278,9 @@ def test_one_impossible_parameter(param: Parameter) -> None:
         DeviceModel("a.b/c", [evolve(Bool("y", init=True)), param])
 
 
-@pytest.mark.parametrize("name", ["", "nic", "/nic", "a.b/", "a b/c", "a.b/c,d", "a.b/c=d", "a.b//c", "a.b/c\n", "ä.b/c"])
+@pytest.mark.parametrize(
+    "name", ["", "nic", "/nic", "a.b/", "a b/c", "a.b/c,d", "a.b/c=d", "a.b//c", "a.b/c\n", "ä.b/c"]
+)
 def test_impossible_names(name: str) -> None:
     with pytest.raises(InputError, match="its name is not"):
         DeviceModel(name)

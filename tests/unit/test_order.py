@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mdevfs.host.host import load
 from mdevfs.sysfs.order import name_hash
+from tests.golden.recorder import RECORDINGS, orders
 
-RECORDINGS = Path(__file__).parents[1] / "golden" / "recordings"
 UUIDS = [f"a{number}b2c3d4-000{number}-4abc-8def-0123456789ab" for number in (1, 2, 3)]
 FIRST_TYPES = {"mtty": "mtty-1", "mdpy": "mdpy-hd"}
 
 
-def recorded_orders(file: str) -> dict[str, list[str]]:
-    """Directory -> its names as the kernel listed them."""
-    cases = json.loads((RECORDINGS / file).read_text())["ops"]
-    (case,) = (one for one in cases if one["id"] == "readdir.order")
-    return {step["path"]: step["ok"] for step in case["steps"] if step["call"] == "order"}
-
-
 @pytest.mark.parametrize("file", ["ops.json", "ops_mdpy.json"])
 def test_the_hash_sorts_names_as_recorded(file: str) -> None:
-    orders = recorded_orders(file)
-    assert len(orders) == 4
-    for path, names in orders.items():
+    recorded = orders(RECORDINGS / file)
+    assert len(recorded) == 4
+    for path, names in recorded.items():
         assert sorted(names, key=name_hash) == names, path
 
 
@@ -41,11 +31,9 @@ async def test_a_tree_lists_names_as_recorded(file: str, driver: str) -> None:
         await host.mdev.create(kind, uuid)
     places = {"{t1}": kind.path, "{parent}": parent.path, "{parent}/{U1}": f"{parent.path}/{UUIDS[0]}"}
     places["{bus}/devices"] = "bus/mdev/devices"
-    listed = {
-        path: [name for _, name, _, _ in host.tree.list(host.tree.walk(place)) if name not in (".", "..")]
-        for path, place in places.items()
-    }
-    assert listed == recorded_orders(file)
+    tree = host.tree
+    listed = {path: [name for _, name, _, _ in tree.list(tree.walk(place))] for path, place in places.items()}
+    assert listed == orders(RECORDINGS / file)
 
 
 @given(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=255))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 
 import pytest
@@ -39,7 +40,10 @@ def test_the_callers_limit(number: int, limit: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "\n", "+", "-1", "-0", "++1", " 1", "1 ", "1\n\n", "1\nx", "08", "0x", "0x\n", "0xg", "1.0", "1_0", "x1", "\0", "١"],
+    [
+        *("", "\n", "+", "-1", "-0", "++1", " 1", "1 ", "1\n\n", "1\nx", "08", "0x", "0x\n", "0xg", "1.0"),
+        *("1_0", "x1", "\0", "\u0661"),
+    ],
 )
 def test_no_number(text: str) -> None:
     with pytest.raises(KernelError) as caught:
@@ -49,14 +53,16 @@ def test_no_number(text: str) -> None:
 
 @given(st.binary(max_size=8))
 def test_a_number_or_one_of_two_errnos(data: bytes) -> None:
-    try:
-        number = kstrtoull(data)
-    except KernelError as error:
-        assert error.errno in (errno.EINVAL, errno.ERANGE)
-    else:
-        text = data.partition(b"\0")[0].removesuffix(b"\n").removeprefix(b"+").lower()
-        base = 16 if text.startswith(b"0x") else 8 if text.startswith(b"0") else 10
-        assert int(text, base) == number
+    text = data.partition(b"\0")[0].removesuffix(b"\n").removeprefix(b"+").lower()
+    base = 16 if text.startswith(b"0x") else 8 if text.startswith(b"0") else 10
+    if text.isalnum() and text.isascii():
+        with contextlib.suppress(ValueError):
+            number = int(text, base)
+            assert kstrtoull(data) == number
+            return
+    with pytest.raises(KernelError) as caught:
+        kstrtoull(data)
+    assert caught.value.errno in (errno.EINVAL, errno.ERANGE)
 
 
 @given(st.sampled_from(["y", "Y", "t", "T", "1", "on", "On", "oN", "ON"]), st.binary())
@@ -82,7 +88,14 @@ def test_neither(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("data", "seen"),
-    [(b"auto", "auto"), (b"auto\n", "auto"), (b"auto\n\n", "auto\n"), (b"auto\0junk", "auto"), (b"\xff", "ÿ"), (b"", "")],
+    [
+        (b"auto", "auto"),
+        (b"auto\n", "auto"),
+        (b"auto\n\n", "auto\n"),
+        (b"auto\0junk", "auto"),
+        (b"\xff", "ÿ"),
+        (b"", ""),
+    ],
 )
 def test_word(data: bytes, seen: str) -> None:
     assert word(data) == seen

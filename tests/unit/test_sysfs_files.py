@@ -224,7 +224,11 @@ async def test_access_mode_3_opens_whatever_the_bits_say(name: str) -> None:
 
 async def test_o_direct_and_directories() -> None:
     sys = Sys()
-    for path, flags, code in (("d/value", os.O_DIRECT, errno.EINVAL), ("d", 0, errno.EISDIR), ("d/no", 0, errno.ENOENT)):
+    for path, flags, code in (
+        ("d/value", os.O_DIRECT, errno.EINVAL),
+        ("d", 0, errno.EISDIR),
+        ("d/no", 0, errno.ENOENT),
+    ):
         with pytest.raises(OSError) as caught:
             await sys.open(path, flags)
         assert caught.value.errno == code

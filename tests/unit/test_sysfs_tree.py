@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import posixpath
 import stat
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdevfs.errors import KernelError
-from mdevfs.sysfs.entries import Attribute, Directory, Folder, Link, Overlay, nest, relative
+from mdevfs.sysfs.entries import Attribute, Folder, Link
 from mdevfs.sysfs.order import name_hash
 from mdevfs.sysfs.tree import MANY, Node, Tree
 from tests.support import check_tree
@@ -96,7 +95,9 @@ def test_forgetting_the_root_or_a_stranger_does_nothing() -> None:
     assert look_up(tree, "top").path == "top"
 
 
-@pytest.mark.parametrize(("path", "code"), [("no", errno.ENOENT), ("top/no", errno.ENOENT), ("top/file/x", errno.ENOTDIR)])
+@pytest.mark.parametrize(
+    ("path", "code"), [("no", errno.ENOENT), ("top/no", errno.ENOENT), ("top/file/x", errno.ENOTDIR)]
+)
 def test_names_that_are_not_there(path: str, code: int) -> None:
     tree, _ = small()
     with pytest.raises(KernelError) as caught:
@@ -289,7 +290,10 @@ async def test_refresh_shows_the_new_content() -> None:
 # -- listings
 
 
-@given(st.sets(st.text("abc0123456789-", min_size=1, max_size=9)), st.sets(st.text("abc0123456789-", min_size=1, max_size=9)))
+SOME_NAMES = st.sets(st.text("abc0123456789-", min_size=1, max_size=9))
+
+
+@given(SOME_NAMES, SOME_NAMES)
 def test_positions_are_stable_while_names_come_and_go(some: set[str], others: set[str]) -> None:
     folder = Folder({name: text() for name in some})
     tree = Tree(folder)
@@ -330,7 +334,7 @@ def test_a_listed_name_is_a_node_without_content_yet() -> None:
 
 
 def test_a_name_that_was_only_listed() -> None:
-    tree, top = small()
+    tree, _ = small()
     above = look_up(tree, "top")
     inode = tree.note(above, "link", 1, 5)
     check_tree(tree)
@@ -379,51 +383,3 @@ def test_a_name_that_was_only_listed_dies() -> None:
 @given(st.text("abcdefghijklmnopqrstuvwxyz0123456789-_.:", max_size=40))
 def test_name_hash_stays_in_its_range(name: str) -> None:
     assert 2 <= name_hash(name) < 0x7FFFFFFF
-
-
-# -- what entries are made of
-
-
-NAMES = st.lists(st.sampled_from("abc"), min_size=1, max_size=5)
-
-
-@given(NAMES, NAMES)
-def test_relative_links_lead_there_by_the_targets_own_name(here: list[str], there: list[str]) -> None:
-    link = relative("/".join(here), "/".join(there))
-    assert posixpath.normpath(posixpath.join("/", *here, link)) == "/" + "/".join(there)
-    assert link.endswith(there[-1])
-    assert not link.startswith("/")
-    ups = link.split("/").count("..")
-    assert ups <= len(here)
-    assert here[: len(here) - ups] == there[: len(here) - ups]
-
-
-@pytest.mark.parametrize(
-    ("here", "there", "link"),
-    [
-        ("class/mdev_bus", "devices/virtual/mtty/mtty", "../../devices/virtual/mtty/mtty"),
-        ("devices/virtual/mtty/mtty/U", "devices/virtual/mtty/mtty/mdev_supported_types/t", "../mdev_supported_types/t"),
-        ("devices/a/U/vfio-dev/vfio0", "devices/a/U", "../../../U"),
-        ("a", "a", "../a"),
-    ],
-)
-def test_relative_links_as_the_kernel_lays_them(here: str, there: str, link: str) -> None:
-    assert relative(here, there) == link
-
-
-def test_folders_of_names_with_slashes() -> None:
-    flat = {"a": text("1"), "x/b": text("2"), "x/y/c": text("3"), "x/y/d": text("4")}
-    tree = Tree(Folder(nest(flat)))
-    assert {path for path, entry in tree.everything() if not isinstance(entry, Directory)} == set(flat)
-    assert tree.walk("x").links() == 3
-    check_tree(tree)
-
-
-def test_an_overlay_shows_each_part() -> None:
-    one, two = Folder({"a": Folder(), "b": text()}), Folder({"c": Folder()})
-    overlay = Overlay(one, two, salt=5)
-    tree = Tree(Folder({"o": overlay}))
-    assert {name for _, name, _, _ in tree.list(tree.walk("o"))} == {"a", "b", "c"}
-    assert tree.walk("o").links() == 4
-    assert tree.walk("o/c").parent is tree.walk("o")
-    check_tree(tree)

@@ -137,7 +137,10 @@ def test_what_a_file_imports_is_not_its_own(folder: Path) -> None:
         ("class Broken(", ["is left out", "SyntaxError"]),
         ("x = 1", ["defines no VendorDriver"]),
         ("raise ValueError('\\x1b[31m<b>')", ["is left out", "ValueError: \\x1b[31m<b>"]),
-        (NIC.format(name="a b").replace("api = 1", "api = 2"), ["api = 2 is not known", "'a b' is not a driver's name"]),
+        (
+            NIC.format(name="a b").replace("api = 1", "api = 2"),
+            ["api = 2 is not known", "'a b' is not a driver's name"],
+        ),
     ],
 )
 def test_a_broken_file(folder: Path, text: str, parts: list[str], expected_logs: list[logging.LogRecord]) -> None:

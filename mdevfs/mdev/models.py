@@ -1,0 +1,108 @@
+"""What a declared device model shows under types and mdevs: the families `models` and `compatible_devices`, and
+`mdevfs/in_use` of the family `state`."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import trio
+
+from mdevfs.migration.arguments import parameter_value
+from mdevfs.migration.machine import strictest
+from mdevfs.migration.parameters import Parameter
+from mdevfs.migration.verdict import Reason, Refused, RefusedVerdict, Verdict
+from mdevfs.sysfs.entries import Attribute, Entry, WholeFile
+from mdevfs.sysfs.parse import kstrtobool, word
+
+if TYPE_CHECKING:
+    from mdevfs.mdev.driver import VendorHooks
+    from mdevfs.mdev.mdev import Mdev
+    from mdevfs.mdev.types import Type
+
+
+def type_entries(kind: Type) -> Mapping[str, Entry]:
+    """`migration_info.json` and `migration_compatible_devices`."""
+    driver, interfaces = kind.parent.driver, kind.mdev_core.interfaces
+    entries: dict[str, Entry] = {}
+    if driver.model is not None and "models" in interfaces:
+        entries["migration_info.json"] = WholeFile(lambda: json.dumps(info(driver), indent=1) + "\n")
+    if driver.migrates and "compatible_devices" in interfaces:
+        entries["migration_compatible_devices"] = Attribute(lambda: _compatible(kind))
+    return entries
+
+
+def info(driver: VendorHooks) -> dict[str, object]:
+    """A driver's `migration_info.json`: RFC v3's object, with versions, tiers and the strictest of them beside."""
+    model = driver.model
+    if model is None:
+        return {"models": {}}
+    tiers = {name: driver.tier(name) for name in driver.known_machines}
+    about = model.info()
+    if tiers:
+        about["tiers"] = {name: tier.promise for name, tier in tiers.items()}
+        strict = strictest(tiers.values())
+        about["tier"] = strict.promise if strict is not None else None
+        about["blockers"] = {name: tier.blocker for name, tier in tiers.items() if tier.blocker}
+    return {"models": {model.name: about}}
+
+
+def _compatible(kind: Type) -> str:
+    devices = kind.parent.driver.compatible_devices(kind)
+    return "".join(f"parent id: {parent}\nmdev_type: {type_id}\n" for parent, type_id in devices)
+
+
+def mdev_entries(mdev: Mdev) -> Mapping[str, Entry]:
+    """`migration/<parameter>` and `mdevfs/in_use`."""
+    driver, interfaces = mdev.parent.driver, mdev.mdev_core.interfaces
+    entries: dict[str, Entry] = {}
+    if driver.model is not None and "models" in interfaces:
+        for param in driver.model.params:
+            entries[f"migration/{param.name}"] = _parameter(mdev, param)
+    if "state" in interfaces:
+        entries["mdevfs/in_use"] = Attribute(lambda: f"{int(mdev.idle is not None)}\n", lambda data: _use(mdev, data))
+    return entries
+
+
+def _parameter(mdev: Mdev, param: Parameter) -> Attribute:
+    def show() -> str:
+        return param.format({param.name: param.init, **mdev.params}[param.name]) + "\n"
+
+    def store(data: bytes) -> None:
+        text = word(data)
+        try:
+            mdev.set_param(param.name, _changed(mdev, param, text))
+        except (Refused, RefusedVerdict) as refusal:
+            mdev.last_verdict = mdev.journal.record("parameter", mdev, f"{param.name}={text}", refusal.verdict)
+            raise
+
+    return Attribute(show, None if param.fixed else store)
+
+
+def _changed(mdev: Mdev, param: Parameter, text: str) -> bool | int | str | frozenset[str]:
+    value = parameter_value(param, text)
+    if isinstance(value, Reason):
+        raise RefusedVerdict(Verdict.no([value]))
+    if mdev.idle is not None and not param.state_only:
+        raise Refused(
+            "in-use",
+            errno.EBUSY,
+            parameter=param.name,
+            rule="the device is in use, and the parameter touches more than the state's representation",
+            source=text,
+            side="target",
+            mend="stop using the device first",
+        )
+    return value
+
+
+def _use(mdev: Mdev, data: bytes) -> None:
+    """What opening and closing the device's VFIO descriptor would do."""
+    wanted = kstrtobool(data)
+    if wanted and mdev.idle is None:
+        mdev.idle = trio.Event()
+    elif not wanted and mdev.idle is not None:
+        mdev.idle.set()
+        mdev.idle = None
