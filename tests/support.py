@@ -16,7 +16,8 @@ from mdevfs.host.read import Described
 from mdevfs.host.schema import HostFile
 from mdevfs.sysfs.entries import Directory, Entry, Link
 from mdevfs.sysfs.files import File
-from mdevfs.sysfs.tree import Node, Tree
+from mdevfs.sysfs.node import Node
+from mdevfs.sysfs.tree import Tree
 
 MTTY_AND_MDPY = """
 [host]

@@ -43,7 +43,7 @@ def info(
 ) -> None:
     """Describe a vendor driver.
 
-    Its types, settings, device model, and the codes that it refuses with.
+    Its types, settings, device model, machine types and promises, broken releases, and the codes that it refuses with.
     """
     found = _find(name)
     description = describe(found)
@@ -77,6 +77,7 @@ def describe(found: Found) -> dict[str, Any]:
         "types": None if callable(driver.types) else [_type(driver, spec) for spec in driver.types],
         "settings": settings_schema(driver),
         "model": _model(driver.model) if driver.model is not None else None,
+        **_promises(driver),
         "codes": {page.code: page.title for page in driver.pages},
     }
 
@@ -123,6 +124,29 @@ def _parameter(one: Parameter) -> dict[str, Any]:
         "off": None if one.off is None else one.format(one.off),
         "allowed": one.rule(),
         "doc": one.doc,
+        "state_only": one.state_only,
+        "fixed": one.fixed,
+        "compat": one.compat,
+    }
+
+
+def _promises(driver: type[VendorDriver]) -> dict[str, Any]:
+    """What it promises for each machine type, the strictest of that, and the releases that break the promise."""
+    from attrs import asdict
+
+    from mdevfs.migration.machine import strictest
+    from mdevfs.vendor.guard import GuardedDriver
+
+    hooks = GuardedDriver(driver())
+    tiers = {name: hooks.tier(name) for name in hooks.known_machines}
+    strict = strictest(tiers.values())
+    return {
+        "machine_types": [
+            {"name": name, **asdict(tier), "compat": dict(driver.machine_types.get(name, {}))}
+            for name, tier in tiers.items()
+        ],
+        "tier": strict.promise if strict is not None else None,
+        "broken": [asdict(one) for one in driver.broken],
     }
 
 
@@ -146,6 +170,10 @@ def _print(driver: dict[str, Any]) -> None:
     _rows(_settings_rows(driver["settings"]), "none")
     if model := driver["model"]:
         _print_model(model)
+    if machines := driver["machine_types"]:
+        _print_machines(machines, driver["tier"])
+    if broken := driver["broken"]:
+        print_block("\nBroken releases", "\n".join(map(_broken_line, broken)))
     if codes := driver["codes"]:
         print("\nCodes of its own (mdevfs explain CODE):")
         _rows(codes.items(), "")
@@ -185,7 +213,7 @@ def _print_model(model: dict[str, Any]) -> None:
     _rows(map(_parameter_row, model["parameters"]), "none")
     if model["versions"]:
         lines = [
-            f"{version}: {', '.join(f'{name}={value}' for name, value in values.items()) or 'initial values'}"
+            f"{version}: {', '.join(f'{name}={value}' for name, value in values.items()) or 'all off'}"
             for version, values in model["versions"].items()
         ]
         print_block("\nVersions", "\n".join(lines))
@@ -193,4 +221,28 @@ def _print_model(model: dict[str, Any]) -> None:
 
 def _parameter_row(one: dict[str, Any]) -> tuple[str, str, str, str, str]:
     off = "cannot be off" if one["off"] is None else f"off {one['off']}"
-    return one["name"], f"{one['type']}, {one['allowed']}", f"init {one['init']}", off, one["doc"]
+    flags = ["state only"] * one["state_only"] + ["fixed at creation"] * one["fixed"]
+    notes = ", ".join([*flags, *([f"compat property {one['compat']}"] if one["compat"] else [])])
+    doc = f"{one['doc']} ({notes})" if notes else one["doc"]
+    return one["name"], f"{one['type']}, {one['allowed']}", f"init {one['init']}", off, doc
+
+
+def _print_machines(machines: list[dict[str, Any]], strict: str) -> None:
+    from mdevfs.migration.machine import PROMISES
+
+    print("\nMachine types, what is promised and the compat properties that they set:")
+    print_table((_machine_row(one) for one in machines), "    ")
+    print(f"    of all, the strictest: {strict}")
+    promises = {one["promise"] for one in machines}
+    print_table(((name, what) for name, what in PROMISES.items() if name in promises), "      ")
+
+
+def _machine_row(one: dict[str, Any]) -> tuple[str, str, str]:
+    properties = ", ".join(f"{name}={value}" for name, value in one["compat"].items())
+    blocker = f"blocked: {one['blocker']}" if one["blocker"] else ""
+    return one["name"], one["promise"], "; ".join(filter(None, (blocker, properties))) or "none"
+
+
+def _broken_line(one: dict[str, Any]) -> str:
+    way_out = f"set {one['compat']} = {one['value']} by hand ([host] compat), or run {one['fixed']}"
+    return f"{one['release']}: {one['why']} ({one['parameter']})\n  way out: {way_out}"

@@ -1,4 +1,4 @@
-"""`mdevfs host list|check|schema`."""
+"""`mdevfs host list|check|schema|models`."""
 
 from __future__ import annotations
 
@@ -63,6 +63,28 @@ def check(
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+@app.command(epilog="Example: mdevfs host models gvtg --json, and of a mounted one: mdevfs host models /tmp/sys")
+def models(
+    host: Annotated[
+        str, typer.Argument(metavar="HOST|DIR", help="A shipped host's name, a host.toml, or where a host is mounted.")
+    ],
+    json: Json = False,
+) -> None:
+    """Show the device models of a whole host.
+
+    One line per type; with --json each type's migration_info.json, by parent and type-id. A host need not be mounted.
+    """
+    from mdevfs.cli.host_models import models_of, rows
+
+    found = models_of(host)
+    if json:
+        print_json({"host": host, "parents": found})
+    elif table := list(rows(found)):
+        print_table(table)
+    else:
+        print("no type of this host shows a device model")
 
 
 @app.command(epilog="Example: mdevfs host schema > host.schema.json, and in host.toml: #:schema ./host.schema.json")

@@ -35,13 +35,23 @@ def wait(
     wanted = Wanted.parse(words)
     try:
         with Subscription(directory, timeout) as events:
-            if command and (done := subprocess.run(command, check=False)).returncode:
-                print(f"mdevfs: the command ended with {done.returncode}", file=sys.stderr)
+            if command and (code := _run(command)):
+                print(f"mdevfs: the command ended with {code}", file=sys.stderr)
                 raise typer.Exit(1)
             print(json.dumps(events.first(wanted)))
     except TimeoutError:
         print(f"mdevfs: no such event within {timeout:g} s: {' '.join(words)}", file=sys.stderr)
         raise typer.Exit(1) from None
+
+
+def _run(command: list[str]) -> int:
+    """The command's exit code."""
+    from mdevfs.errors import InputError
+
+    try:
+        return subprocess.run(command, check=False).returncode
+    except OSError as error:
+        raise InputError(f"cannot run {command[0]}: {error.strerror}") from None
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

@@ -65,13 +65,22 @@ class Subscription:
 
     def __init__(self, directory: Path, timeout: float | None = None) -> None:
         self._deadline = time.monotonic() + timeout if timeout is not None else None
+        self._rest = b""
+        self._rest = b""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            self._socket.connect("\0" + _address(directory))
+            self._subscribe(directory)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _subscribe(self, directory: Path) -> None:
+        address = _address(directory)
+        try:
+            self._socket.connect("\0" + address)
         except OSError as error:
             raise MachineError(f"the host on {directory} does not answer: {error.strerror}") from None
         self._socket.sendall(b'{"op": "events"}\n')
-        self._rest = b""
         if "ready" not in json.loads(self._line()):
             raise MachineError(f"the host on {directory} does not tell its events")
 
@@ -96,7 +105,10 @@ class Subscription:
             if left is not None and left <= 0:
                 raise TimeoutError
             self._socket.settimeout(left)
-            more = self._socket.recv(65536)
+            try:
+                more = self._socket.recv(65536)
+            except ConnectionResetError:
+                more = b""
             if not more:
                 raise MachineError("the host has ended, or refuses to answer this user")
             self._rest += more

@@ -25,13 +25,14 @@ class ControlServer:
     def __init__(self, events: EventStream) -> None:
         self.events = events
         self.address = f"mdevfs-{os.getpid()}-{secrets.token_hex(8)}"
-        self._socket = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        listening.bind("\0" + self.address)
+        listening.listen()
+        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
 
     async def serve(self) -> None:
         """Answers askers until it is cancelled."""
-        await self._socket.bind("\0" + self.address)
-        self._socket.listen()
-        await trio.serve_listeners(self._answer, [trio.SocketListener(self._socket)])
+        await trio.serve_listeners(self._answer, [self._listener])
 
     async def _answer(self, stream: trio.SocketStream) -> None:
         try:

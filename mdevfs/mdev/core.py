@@ -12,7 +12,7 @@ import trio
 from mdevfs.bus.core import Core
 from mdevfs.bus.device import Device
 from mdevfs.bus.vfio import VfioCore
-from mdevfs.errors import KernelError, MdevfsError, Refusal
+from mdevfs.errors import KernelError, Refusal
 from mdevfs.mdev.debugfs import SINCE, DebugFs, VfioDebug
 from mdevfs.mdev.driver import MdevDriver, VendorHooks
 from mdevfs.mdev.mdev import Mdev
@@ -187,8 +187,7 @@ class MdevCore:
             self._show(mdev)
         mdev.send("bind")
         mdev.coming = False
-        mdev.type.mdevs[mdev.name] = mdev
-        self.core.tree.changed(f"{mdev.type.path}/devices", mdev.name, links=True)
+        self._link(mdev)
 
     async def _show_early(self, mdev: Mdev) -> None:
         """The quirk remove-race: the directory is there before create has returned, for as long as a listener needs."""
@@ -233,35 +232,46 @@ class MdevCore:
         if mdev.coming:
             mdev.refresh()  # the kernel bug remove-race: the file is gone, the mdev stays until its parent goes
             raise KernelError(errno.EAGAIN)
-        tree, kind = self.core.tree, mdev.type
-        if mdev.idle is not None:
-            await self._wait_until_idle(mdev, mdev.idle)
+        slow = mdev.idle is not None or mdev.parent.driver.slow_remove
+        if slow:
+            self._withdraw(mdev)
         try:
+            if mdev.idle is not None:
+                await mdev.idle.wait()
             if mdev.driver is not None:
                 await mdev.driver.release(mdev)
-        except MdevfsError:
+        except BaseException:
             mdev.removing = False
-            mdev.refresh()
+            if slow:
+                self._restore(mdev)
             raise
-        kind.mdevs.pop(mdev.name, None)
-        tree.changed(f"{kind.path}/devices", mdev.name, links=True)
-        tree.changed("kernel/debug/vfio", mdev.name)
+        self._coming.discard(mdev.name)
+        self._unlink(mdev)
+        self.core.tree.changed("kernel/debug/vfio", mdev.name)
         mdev.unregister()
-        kind.parent.count -= 1
+        mdev.type.parent.count -= 1
 
-    async def _wait_until_idle(self, mdev: Mdev, idle: trio.Event) -> None:
-        """What a remove does while somebody has the device open (golden: "remove while a vfio device fd is open"): the
-        links and `remove` are gone, the count is not back, the UUID is taken."""
-        kind = mdev.type
+    def _withdraw(self, mdev: Mdev) -> None:
+        """What others see of a remove that takes its time (golden: "remove while a vfio device fd is open"): the links
+        and `remove` are gone, the count is not back, the UUID is taken."""
         self._coming.add(mdev.name)
-        kind.mdevs.pop(mdev.name, None)
-        self.core.tree.changed(f"{kind.path}/devices", mdev.name, links=True)
+        self._unlink(mdev)
         self.bus.leave(mdev)
         mdev.refresh()
-        try:
-            await idle.wait()
-        finally:
-            self._coming.discard(mdev.name)
+
+    def _restore(self, mdev: Mdev) -> None:
+        self._coming.discard(mdev.name)
+        self.bus.join(mdev)
+        self._link(mdev)
+        mdev.refresh()
+
+    def _link(self, mdev: Mdev) -> None:
+        mdev.type.mdevs[mdev.name] = mdev
+        self.core.tree.changed(f"{mdev.type.path}/devices", mdev.name, links=True)
+
+    def _unlink(self, mdev: Mdev) -> None:
+        mdev.type.mdevs.pop(mdev.name, None)
+        self.core.tree.changed(f"{mdev.type.path}/devices", mdev.name, links=True)
 
     def all(self) -> Iterable[Mdev]:
         """Every mdev of the host."""

@@ -37,6 +37,10 @@ class VendorHooks(Protocol):
         """How many mdevs the core itself allows per parent, all types together; None: the driver counts."""
 
     @property
+    def slow_remove(self) -> bool:
+        """Whether its remove may take long."""
+
+    @property
     def migrates(self) -> bool:
         """Whether the handshake's attributes are there."""
 
@@ -135,7 +139,6 @@ class MdevDriver(Driver):
         mdev: Mdev = device  # type: ignore[assignment]
         pending = mdev.parent.driver.remove(mdev)
         if pending is not None:
-            mdev.refresh()  # sysfs_remove_file_self: the `remove` file goes first; it shows while others can look
             await pending
         self.vfio.detach(mdev, emulated=True)
         self._count(mdev.type, -1)

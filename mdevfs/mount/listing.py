@@ -12,7 +12,8 @@ import pyfuse3
 from pyfuse3 import EntryAttributes
 
 from mdevfs.sysfs.entries import Link
-from mdevfs.sysfs.tree import Node, Tree
+from mdevfs.sysfs.node import Node
+from mdevfs.sysfs.tree import Tree
 
 DOT, DOT_DOT = 1, 2
 LINK = Link.mode

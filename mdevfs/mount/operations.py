@@ -23,7 +23,8 @@ from mdevfs.mount.invalidate import Invalidator
 from mdevfs.mount.listing import FOREVER, Listing
 from mdevfs.sysfs.entries import Link
 from mdevfs.sysfs.files import POLL_IDLE, AttributeFile, File
-from mdevfs.sysfs.tree import ROOT_INODE, Memory, Node, Tree
+from mdevfs.sysfs.node import Memory, Node
+from mdevfs.sysfs.tree import ROOT_INODE, Tree
 
 log = logging.getLogger("mdevfs.mount")
 

@@ -21,7 +21,7 @@ from mdevfs.sysfs.entries import (
 )
 
 if TYPE_CHECKING:
-    from mdevfs.sysfs.tree import Node
+    from mdevfs.sysfs.node import Node
 
 log = logging.getLogger(__name__)
 

@@ -43,6 +43,7 @@ class GuardedDriver:
         self.name = driver.name
         self.max_instances = driver.max_instances
         self.migrates = migrates(type(driver))
+        self.slow_remove = _blocks(driver.remove)
         self._attributes = _attributes(driver)
         self._threads = trio.CapacityLimiter(THREADS)
         # A handshake that is nothing but the declared model runs no vendor code.

@@ -7,9 +7,12 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import attrs
+
+from vendor_drivers.my_nic import MyNic
 
 from .servers import Machines
 from .timing import Result, Sampler, absolute, compare, external, repeated, timed
@@ -25,6 +28,7 @@ from .trees import (
     write,
 )
 
+NIC = "vendor-a.com/my-nic,rx-filter-size"
 FEW = 100  # mdevs of the small host in the growth rows
 
 
@@ -229,6 +233,18 @@ def reading(tree: MdevTree, scale: Scale) -> Sampler:
     return one_round
 
 
+def checking(source: str, compatible: bool) -> Callable[[Machines, Scale], Result]:
+    """The tutorial driver's model in this process: what a check costs without any file system."""
+
+    def run(machines: Machines, scale: Scale) -> Result:
+        model, values = MyNic.model, MyNic.model.initial()
+        assert model.check(values, source).compatible is compatible
+        operation = repeated(partial(model.check, values, source), scale.count, batch=100)
+        return absolute([median(operation()) for _ in range(scale.rounds)])
+
+    return run
+
+
 def start(machines: Machines, scale: Scale) -> Result:
     return absolute([machines.start_in_background(machines.host) for _ in range(scale.mounts)])
 
@@ -264,6 +280,8 @@ def measures(scale: Scale, host: str) -> list[Measure]:
         Measure(f"lookup at {many}", "us", few, 1.15, growth(looking_up)),
         Measure(f"read at {many}", "us", few, 1.15, growth(reading)),
         Measure(f"remove at {many}", "us", few, 1.15, growth(removing)),
+        Measure("check of a declared model, a yes", "us", "in process", 5, checking(f"{NIC}=64", True)),
+        Measure("check of a declared model, a no", "us", "in process", 5, checking(f"{NIC}=32", False)),
         Measure(f"mdevfs mount {shipped}", "s", "", 0.6, start),
         Measure(f"mdevfs mount with {many}", "s", "", 3.0, start_with_many),
         Measure("mdevfs --help", "s", "", 0.25, help_text),

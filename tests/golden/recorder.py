@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import subprocess
@@ -83,8 +84,13 @@ class Difference:
 
 
 def record(what: str, root: Path, out: Path, *options: str) -> Path:
-    """Runs the recorder on a mount; the recording is `out`."""
-    _run((0,), what, "--root", root, "--out", out, *options)
+    """Runs the recorder on a mount; the recording is `out`.
+
+    One at a time: it drops the machine's caches, and with them the time stamps that another is just recording.
+    """
+    with RECORDER.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _run((0,), what, "--root", root, "--out", out, *options)
     return out
 
 

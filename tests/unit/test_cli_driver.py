@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mdevfs.cli.driver import describe, settings_schema
 from mdevfs.cli.main import run
-from mdevfs.vendor import DeviceModel, Int, MdevType, Page, Settings, VendorDriver
+from mdevfs.vendor import Bool, Broken, DeviceModel, Int, MdevType, Page, Tier, VendorDriver, chain
+from mdevfs.vendor import Settings as AnySettings
 from mdevfs.vendor.loader import Found, installed
 
 
@@ -30,12 +31,18 @@ class Nic(VendorDriver):
     types = [MdevType("a", description="8 queues", params={"size": 32})]
     model = DeviceModel(
         "vendor-a.com/nic",
-        params=[Int("size", init=64, off=0, allowed=range(257), doc="entries")],
+        params=[
+            Int("size", init=64, off=0, allowed=range(257), doc="entries"),
+            Bool("rss", init=True, off=False, doc="spreads", state_only=True, fixed=True, compat="nic.rss"),
+        ],
         versions={"1": {}, "2": {"size": 32}},
     )
+    machine_types = chain(("pc-8.1", {"nic.rss": "off"}), ("pc-8.0", {"nic.old": "on"}))
+    tiers = {"microvm": Tier("unmigratable", "its queues are in the firmware")}
+    broken = [Broken("8.2.0", "rss", "nic.rss", "off", "8.2.1", "its list of 8.1 forgot nic.rss")]
     pages = [Page("nic-tired", "tired", "It sleeps.", "at night", "target", "Wait.", "none")]
 
-    class Settings(Settings):
+    class Settings(AnySettings):
         queues: int = Field(ge=1, le=8, description="of one NIC")
         speed: int = 10
 
@@ -60,18 +67,47 @@ def test_a_description_holds_all_that_a_driver_declares() -> None:
     assert (found["name"], found["origin"], found["description"]) == ("nic", "here", "A NIC.")
     (kind,) = found["types"]
     assert (kind["type"], kind["description"], kind["parameters"]) == ("nic-a", "8 queues", {"size": 32})
-    (parameter,) = found["model"]["parameters"]
-    assert parameter == {
+    size, rss = found["model"]["parameters"]
+    assert size == {
         "name": "size",
         "type": "int",
         "init": "64",
         "off": "0",
         "allowed": "0 to 256",
         "doc": "entries",
+        "state_only": False,
+        "fixed": False,
+        "compat": None,
     }
+    assert (rss["state_only"], rss["fixed"], rss["compat"]) == (True, True, "nic.rss")
     assert found["model"]["versions"] == {"1": {}, "2": {"size": "32"}}
     assert found["settings"]["properties"]["speed"]["default"] == 10
     assert found["codes"] == {"nic-tired": "tired"}
+
+
+def test_a_description_holds_what_is_promised_for_each_machine_type() -> None:
+    found = describe(Found(Nic, "here"))
+    assert found["machine_types"] == [
+        {"name": "pc-8.1", "promise": "versioned", "blocker": "", "compat": {"nic.rss": "off"}},
+        {"name": "pc-8.0", "promise": "versioned", "blocker": "", "compat": {"nic.rss": "off", "nic.old": "on"}},
+        {"name": "microvm", "promise": "unmigratable", "blocker": "its queues are in the firmware", "compat": {}},
+    ]
+    assert found["tier"] == "versioned"
+    assert found["broken"] == [
+        {
+            "release": "8.2.0",
+            "parameter": "rss",
+            "compat": "nic.rss",
+            "value": "off",
+            "fixed": "8.2.1",
+            "why": "its list of 8.1 forgot nic.rss",
+        }
+    ]
+
+
+def test_a_driver_that_promises_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json_of(capsys, "driver", "info", "mdpy", "--json")
+    assert (found["machine_types"], found["tier"], found["broken"]) == ([], None, [])
 
 
 def test_info_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,11 +125,24 @@ def test_info_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         "    speed   integer          default 10\n"
         "\n"
         "Device model vendor-a.com/nic, its migration parameters:\n"
-        "    size  int, 0 to 256  init 64  off 0  entries\n"
+        "    size  int, 0 to 256   init 64  off 0    entries\n"
+        "    rss   bool, any bool  init on  off off  spreads (state only, fixed at creation, compat property nic.rss)\n"
         "\n"
         "Versions:\n"
-        "    1: initial values\n"
+        "    1: all off\n"
         "    2: size=32\n"
+        "\n"
+        "Machine types, what is promised and the compat properties that they set:\n"
+        "    pc-8.1   versioned     nic.rss=off\n"
+        "    pc-8.0   versioned     nic.rss=off, nic.old=on\n"
+        "    microvm  unmigratable  blocked: its queues are in the firmware\n"
+        "    of all, the strictest: versioned\n"
+        "      versioned     forward migration is promised, and backward where compat properties cover every change\n"
+        "      unmigratable  it does not migrate\n"
+        "\n"
+        "Broken releases:\n"
+        "    8.2.0: its list of 8.1 forgot nic.rss (rss)\n"
+        "      way out: set nic.rss = off by hand ([host] compat), or run 8.2.1\n"
         "\n"
         "Codes of its own (mdevfs explain CODE):\n"
         "    nic-tired  tired\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,90 @@ def test_a_broken_driver_leaves_the_others_in_the_schema(
     (record,) = expected_logs
     assert "broken_vendor_driver" in record.getMessage()
     assert "no luck" in record.getMessage()
+
+
+# -- models
+
+
+MODELS = '{"models": {"vendor-a.com/nic": {"params": {"size": {}}, "versions": {"1": {}}, "tier": "versioned"}}}'
+
+
+def tree(root: Path, info: str) -> Path:
+    """A tree with one parent, whose type nic-a has this migration_info.json and nic-b has none."""
+    types = root / "devices/virtual/nic/nic/mdev_supported_types"
+    for name in ("nic-a", "nic-b"):
+        (types / name).mkdir(parents=True)
+    (types / "nic-a/migration_info.json").write_text(info)
+    (root / "class/mdev_bus").mkdir(parents=True)
+    (root / "class/mdev_bus/nic").symlink_to("../../devices/virtual/nic/nic")
+    return root
+
+
+def test_models_of_a_host_that_is_not_mounted(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json_of(capsys, "host", "models", "mtty", "--json")
+    assert (found["host"], list(found["parents"]), list(found["parents"]["mtty"])) == (
+        "mtty",
+        ["mtty"],
+        ["mtty-1", "mtty-2"],
+    )
+    info = found["parents"]["mtty"]["mtty-1"]
+    assert info["models"]["kernel.org/mtty"]["params"]["ports"]["allowed_values"] == ["1-2"]
+
+
+def test_models_for_people_are_one_line_per_type(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["host", "models", "my_nic"]) == 0
+    assert capsys.readouterr().out == (
+        "my_nic  my_nic-nic  vendor-a.com/my-nic  params rx-filter-size; versions 1, 2, 3\n"
+    )
+
+
+def test_a_host_without_models_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert json_of(capsys, "host", "models", "kernel-samples", "--json")["parents"] == {
+        "mbochs": {},
+        "mdpy": {},
+        "mtty": {},
+    }
+    assert run(["host", "models", "kernel-samples"]) == 0
+    assert capsys.readouterr().out == "no type of this host shows a device model\n"
+
+
+def test_models_of_a_tree_are_what_its_files_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tree(tmp_path, MODELS)
+    found = json_of(capsys, "host", "models", str(root), "--json")
+    assert found == {"host": str(root), "parents": {"nic": {"nic-a": json.loads(MODELS)}}}
+    assert run(["host", "models", str(root)]) == 0
+    assert capsys.readouterr().out == "nic  nic-a  vendor-a.com/nic  params size; versions 1; versioned\n"
+
+
+def test_a_shipped_name_is_that_host_whatever_lies_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree(tmp_path / "mtty", MODELS)
+    assert list(json_of(capsys, "host", "models", "mtty", "--json")["parents"]) == ["mtty"]
+    assert list(json_of(capsys, "host", "models", "./mtty", "--json")["parents"]) == ["nic"]
+
+
+@pytest.mark.parametrize("info", ["", "[" * 100_000, "3", '{"models": 3}', '{"models": {}}' + " " * (1 << 20)])
+def test_what_is_no_migration_info_is_a_mistake(info: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["host", "models", str(tree(tmp_path, info))]) == 2
+    assert "migration_info.json is no JSON object" in capsys.readouterr().err
+
+
+def test_a_fifo_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = next(tree(tmp_path, MODELS).rglob("migration_info.json"))
+    file.unlink()
+    os.mkfifo(file)
+    assert run(["host", "models", str(tmp_path)]) == 2
+    assert "is no plain file" in capsys.readouterr().err
+
+
+def test_names_of_a_tree_are_printed_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tree(tmp_path, '{"models": {"a\\u001b[31m": {"params": {"\\n": {}}, "versions": 3, "tier": []}, "b": 1}}')
+    assert run(["host", "models", str(root)]) == 0
+    assert capsys.readouterr().out == "nic  nic-a  a\\x1b[31m  params \\x0a\nnic  nic-a  b\n"
+
+
+def test_a_directory_of_no_host_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["host", "models", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"mdevfs: {tmp_path} shows no host: it has no class/mdev_bus\n"

@@ -16,7 +16,7 @@ from mdevfs.errors import MdevfsError
 from mdevfs.events import Event
 from mdevfs.host.host import Host
 from mdevfs.sysfs.files import POLL_NEWS, File
-from mdevfs.sysfs.tree import Node
+from mdevfs.sysfs.node import Node
 from tests.support import InProcess, check_tree, host_of
 
 UUIDS = [f"facade00-0000-4000-8000-{number:012x}" for number in range(6)]
