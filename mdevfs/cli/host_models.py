@@ -13,6 +13,7 @@ from mdevfs.errors import InputError, MachineError, escape
 
 if TYPE_CHECKING:
     from mdevfs.host.host import Host
+    from mdevfs.mdev.parent import Parent
 
 INFO = "migration_info.json"
 LIMIT = 1 << 20  # bytes of one file that are read: it may be anybody's
@@ -39,16 +40,19 @@ def models_of(given: str) -> Models:
 
 def in_process(host: Host) -> Models:
     """Of a host that was built here: what its types would show."""
-    from mdevfs.mdev.models import info, type_entries
+    return {name: dict(_shown(parent)) for name, parent in sorted(host.mdev.parents.items())}
 
-    return {
-        name: {
-            type_id: info(kind.parent.driver)
-            for type_id, kind in sorted(parent.types.items())
-            if INFO in type_entries(kind)
-        }
-        for name, parent in sorted(host.mdev.parents.items())
-    }
+
+def _shown(parent: Parent) -> Iterator[tuple[str, dict[str, Any]]]:
+    from mdevfs.mdev.models import type_entries
+    from mdevfs.sysfs.entries import Attribute
+
+    for type_id, kind in sorted(parent.types.items()):
+        entry = type_entries(kind).get(INFO)
+        if isinstance(entry, Attribute) and entry.show is not None:
+            text = entry.show()
+            assert isinstance(text, str)  # declarations only: nothing to wait for
+            yield type_id, json.loads(text)
 
 
 def in_tree(root: Path) -> Models:

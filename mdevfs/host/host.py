@@ -67,7 +67,7 @@ class Host:
                 continue
             kind = await _first_with_room(kinds)
             try:
-                params = arguments.parse(mdev.params, kind.parent.driver.model) if mdev.params else None
+                params = arguments.parse(mdev.params, kind.model) if mdev.params else None
                 await self.mdev.create(kind, uuid, params)
             except MdevfsError as error:
                 wrong[mdev.where] = f"{mdev.where}: {uuid} on {mdev.type}: {error}"

@@ -12,7 +12,7 @@ import trio
 from mdevfs.bus.core import Core
 from mdevfs.bus.device import Device
 from mdevfs.bus.vfio import VfioCore
-from mdevfs.errors import KernelError, Refusal
+from mdevfs.errors import KernelError, MdevfsError
 from mdevfs.mdev.debugfs import SINCE, DebugFs, VfioDebug
 from mdevfs.mdev.driver import MdevDriver, VendorHooks
 from mdevfs.mdev.mdev import Mdev
@@ -21,7 +21,7 @@ from mdevfs.mdev.types import Type
 from mdevfs.migration import arguments
 from mdevfs.migration.machine import NO_MACHINE, Machine
 from mdevfs.migration.parameters import Value
-from mdevfs.migration.verdict import Journal, Refused, RefusedVerdict
+from mdevfs.migration.verdict import Journal, Refused, verdict_of
 from mdevfs.sysfs.parse import kstrtoull
 
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
@@ -97,12 +97,11 @@ class MdevCore:
         """A write to `create`; a refusal is the type's last verdict."""
         try:
             uuid, given = self._parse(data)
-            params = arguments.parse(given, kind.parent.driver.model) if given is not None else None
+            params = arguments.parse(given, kind.model) if given is not None else None
             await self.create(kind, uuid, params)
-        except Refusal as refusal:
-            if isinstance(refusal, Refused | RefusedVerdict):
-                text = data.removesuffix(b"\n").decode("latin-1")
-                kind.last_verdict = self.journal.record("create", kind, text, refusal.verdict)
+        except MdevfsError as error:
+            text = data.removesuffix(b"\n").decode("latin-1")
+            kind.last_verdict = self.journal.record("create", kind, text, verdict_of(error))
             raise
 
     def _parse(self, data: bytes) -> tuple[str, str | None]:
@@ -125,12 +124,13 @@ class MdevCore:
     async def create(self, kind: Type, uuid: str, params: dict[str, Value] | None = None) -> Mdev:
         """mdev_device_create: all or nothing.
 
-        Raises Refused: EEXIST for a UUID in use, EUSERS when the core's count is used up, ENOSPC when the driver
-        says so; whatever else the driver's probe raises.
+        Raises Refused: ENODEV for a parent on its way out, EEXIST for a UUID in use, EUSERS when the core's count is
+        used up, ENOSPC when the driver says so; whatever else the driver's probe raises.
         """
         parent = kind.parent
         if parent.gone:
-            raise KernelError(errno.ENODEV)
+            rule = f"{parent.name} is being unregistered from the mdev core"
+            raise Refused("parent-gone", errno.ENODEV, rule=rule, side="target", mend="choose another parent")
         if uuid in self.bus.devices or uuid in self._coming:
             self._refuse_duplicate(uuid)
         limit = parent.driver.max_instances

@@ -12,6 +12,7 @@ import trio
 
 from mdevfs.migration.arguments import parameter_value
 from mdevfs.migration.machine import strictest
+from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Parameter
 from mdevfs.migration.verdict import Reason, Refused, RefusedVerdict, Verdict
 from mdevfs.sysfs.entries import Attribute, Entry, WholeFile
@@ -28,15 +29,16 @@ def type_entries(kind: Type) -> Mapping[str, Entry]:
     driver, interfaces = kind.parent.driver, kind.mdev_core.interfaces
     entries: dict[str, Entry] = {}
     if driver.model is not None and "models" in interfaces:
-        entries["migration_info.json"] = WholeFile(lambda: json.dumps(info(driver), indent=1) + "\n")
+        entries["migration_info.json"] = WholeFile(lambda: json.dumps(info(driver, kind.model), indent=1) + "\n")
     if driver.migrates and "compatible_devices" in interfaces:
         entries["migration_compatible_devices"] = Attribute(lambda: _compatible(kind))
     return entries
 
 
-def info(driver: VendorHooks) -> dict[str, object]:
-    """A driver's `migration_info.json`: RFC v3's object, with versions, tiers and the strictest of them beside."""
-    model = driver.model
+def info(driver: VendorHooks, model: DeviceModel | None = None) -> dict[str, object]:
+    """RFC v3's object, with versions, tiers and the strictest of them beside: a driver's, or that of a type, which may
+    offer less of the driver's `model`."""
+    model = model or driver.model
     if model is None:
         return {"models": {}}
     tiers = {name: driver.tier(name) for name in driver.known_machines}
@@ -56,10 +58,10 @@ def _compatible(kind: Type) -> str:
 
 def mdev_entries(mdev: Mdev) -> Mapping[str, Entry]:
     """`migration/<parameter>` and `mdevfs/in_use`."""
-    driver, interfaces = mdev.parent.driver, mdev.mdev_core.interfaces
+    model, interfaces = mdev.type.model, mdev.mdev_core.interfaces
     entries: dict[str, Entry] = {}
-    if driver.model is not None and "models" in interfaces:
-        for param in driver.model.params:
+    if model is not None and "models" in interfaces:
+        for param in model.params:
             entries[f"migration/{param.name}"] = _parameter(mdev, param)
     if "state" in interfaces:
         entries["mdevfs/in_use"] = Attribute(lambda: f"{int(mdev.idle is not None)}\n", lambda data: _use(mdev, data))
@@ -67,22 +69,22 @@ def mdev_entries(mdev: Mdev) -> Mapping[str, Entry]:
 
 
 def _parameter(mdev: Mdev, param: Parameter) -> Attribute:
-    def show() -> str:
-        return param.format({param.name: param.init, **mdev.params}[param.name]) + "\n"
+    def held() -> str:
+        return param.format(mdev.params.get(param.name, param.init))
 
     def store(data: bytes) -> None:
         text = word(data)
         try:
-            mdev.set_param(param.name, _changed(mdev, param, text))
+            mdev.set_param(param.name, _changed(mdev, param, text, held()))
         except (Refused, RefusedVerdict) as refusal:
             mdev.last_verdict = mdev.journal.record("parameter", mdev, f"{param.name}={text}", refusal.verdict)
             raise
 
-    return Attribute(show, None if param.fixed else store)
+    return Attribute(lambda: held() + "\n", None if param.fixed else store)
 
 
-def _changed(mdev: Mdev, param: Parameter, text: str) -> bool | int | str | frozenset[str]:
-    value = parameter_value(param, text)
+def _changed(mdev: Mdev, param: Parameter, text: str, held: str) -> bool | int | str | frozenset[str]:
+    value = parameter_value(param, text, held)
     if isinstance(value, Reason):
         raise RefusedVerdict(Verdict.no([value]))
     if mdev.idle is not None and not param.state_only:
@@ -92,6 +94,7 @@ def _changed(mdev: Mdev, param: Parameter, text: str) -> bool | int | str | froz
             parameter=param.name,
             rule="the device is in use, and the parameter touches more than the state's representation",
             source=text,
+            target=held,
             side="target",
             mend="stop using the device first",
         )

@@ -12,6 +12,7 @@ from mdevfs.bus.kobject import Kobject, Links
 from mdevfs.errors import InputError
 from mdevfs.mdev.models import type_entries
 from mdevfs.migration.handshake import verdict_entries, version_entry
+from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Journal, Record, Verdict
 from mdevfs.sysfs.entries import Attribute, Entry, Overlay
@@ -55,9 +56,10 @@ class MdevType:
 
 class Type(Kobject):
     """One type of one parent. `bound` counts its mdevs that a driver holds, those on their way included;
-    `folders` how many subdirectories an mdev has, by whether it is bound."""
+    `folders` how many subdirectories an mdev has, by whether it is bound; `model` is what the type
+    offers of its driver's device model."""
 
-    __slots__ = ("bound", "folders", "last_verdict", "mdevs", "params", "parent", "spec", "string")
+    __slots__ = ("bound", "folders", "last_verdict", "mdevs", "model", "params", "parent", "spec", "string")
 
     def __init__(self, parent: Parent, spec: MdevType, type_id: str) -> None:
         super().__init__(type_id, parent.types_folder, next(parent.core.salts))
@@ -70,6 +72,8 @@ class Type(Kobject):
         self.string: str | None = None
         # What an mdev is made with where nothing else is asked for, as far as it differs from the model's.
         self.params: Mapping[str, Value] = {**parent.params, **spec.params}
+        model = parent.driver.model
+        self.model: DeviceModel | None = model.made_with(self.params, spec.params) if model is not None else None
 
     @property
     def type(self) -> Type:

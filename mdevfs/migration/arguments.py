@@ -34,15 +34,16 @@ def parse(text: str, model: DeviceModel | None) -> dict[str, Value]:
     return values
 
 
-def parameter_value(param: Parameter, text: str) -> Value | Reason:
-    """The value that a text means for a parameter, or why it cannot have it."""
+def parameter_value(param: Parameter, text: str, held: str) -> Value | Reason:
+    """The value that a text means for a parameter that now is `held`, or why it cannot have it."""
+    mend = f"write {param.rule()}"
     try:
         value = param.parse(text)
     except ValueError as error:
-        return Reason("value-malformed", str(error), param.name, source=text, side="source")
+        return Reason("value-malformed", str(error), param.name, text, held, side="source", mend=mend)
     if not param.allows(value):
         rule = f"the device allows {param.rule()}"
-        return Reason("value-not-allowed", rule, param.name, source=text, side="source", mend=f"write {param.rule()}")
+        return Reason("value-not-allowed", rule, param.name, text, held, side="source", mend=mend)
     return value
 
 
@@ -54,7 +55,8 @@ def _items(text: str, reasons: list[Reason]) -> dict[str, str]:
             rule = "an argument is of the form parameter=value" if item else "an argument is empty"
             reasons.append(Reason("argument-malformed", rule, source=item, side="source"))
         elif name in found:
-            reasons.append(Reason("parameter-repeated", "it is given twice", name, source=value, side="source"))
+            rule, first = "the parameter is given twice, and neither value is trusted", found[name]
+            reasons.append(Reason("parameter-repeated", rule, name, value, first, side="source", mend="give it once"))
         else:
             found[name] = value
     return found
@@ -71,7 +73,7 @@ def _take(param: Parameter | None, name: str, text: str, values: dict[str, Value
         mend = f"did you mean {near[0]}?" if near else f"its parameters are {', '.join(model.parameters) or 'none'}"
         rule = f"{model.name} has no such parameter"
         return [Reason("parameter-unknown", rule, name, source=text, side="target", mend=mend)]
-    value = parameter_value(param, text)
+    value = parameter_value(param, text, param.format(param.init))
     if isinstance(value, Reason):
         return [value]
     values[name] = value

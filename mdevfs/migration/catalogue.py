@@ -1,4 +1,4 @@
-"""The catalogue: one page for each code that a verdict's reason can carry. The built-in pages are in catalogue.toml."""
+"""The catalogue: one page for each code that a verdict's reason can carry. The built-in pages are in BUILT_IN."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mdevfs.errors import InputError
 CODE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 SIDES = ("source", "target", "both")
 
-BUILT_IN = Path(__file__).with_name("catalogue.toml")
+BUILT_IN = [Path(__file__).with_name(name) for name in ("catalogue.toml", "catalogue_create.toml")]
 
 
 @frozen
@@ -35,7 +35,7 @@ class Page:
 
 def load() -> dict[str, Page]:
     """The built-in pages by code, in the catalogue's order."""
-    tables: dict[str, dict[str, str]] = tomllib.loads(BUILT_IN.read_text(encoding="utf-8"))
+    tables: dict[str, dict[str, str]] = tomllib.loads("".join(path.read_text(encoding="utf-8") for path in BUILT_IN))
     return {code: Page(code, **{key: text.strip() for key, text in table.items()}) for code, table in tables.items()}
 
 

@@ -10,10 +10,9 @@ from mdevfs.migration.verdict import (
     Journal,
     Reason,
     Record,
-    Refused,
     RefusedVerdict,
     Verdict,
-    fault_verdict,
+    verdict_of,
 )
 from mdevfs.sysfs.entries import Attribute, Entry, Session, SessionFile, WholeFile
 
@@ -76,10 +75,8 @@ async def judge(endpoint: Endpoint, data: bytes) -> Record:
         verdict = endpoint.check_source(source)
         if not isinstance(verdict, Verdict):
             verdict = await verdict
-    except (Refused, RefusedVerdict) as refusal:
-        verdict = refusal.verdict
     except MdevfsError as error:
-        verdict = fault_verdict(error)
+        verdict = verdict_of(error)
     return endpoint.journal.record("handshake", endpoint, source, verdict)
 
 

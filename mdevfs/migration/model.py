@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from mdevfs.errors import InputError
 from mdevfs.migration.parameters import Parameter, Value
@@ -68,8 +68,29 @@ class DeviceModel:
 
     def expand(self, version: str) -> dict[str, Value]:
         """A version's parameter list: what it names, and every other parameter off where it can be."""
-        rest = {p.name: p.off if p.off is not None else p.init for p in self.params}
+        rest = {param.name: param.off for param in self.params if param.off is not None}
         return rest | dict(self.versions[version])
+
+    def made_with(self, values: Values, fixed: Values) -> DeviceModel:
+        """What a type offers of the model: devices are made with `values`, and have `fixed` for good.
+
+        Raises InputError for values that no device of the model has.
+        """
+        if wrong := self.mistakes_of(values):
+            raise InputError(f"a device of model {self.name} {mistake}" for mistake in wrong)
+        params = [
+            param.fixed_to(fixed[param.name])
+            if param.name in fixed
+            else evolve(param, init=values.get(param.name, param.init))
+            for param in self.params
+        ]
+        allows = {param.name: param.allows for param in params}
+        fitting = {
+            version: named
+            for version, named in self.versions.items()
+            if all(allows[name](value) for name, value in named.items())
+        }
+        return DeviceModel(self.name, params, fitting)
 
     def info(self) -> dict[str, object]:
         """Its object in `migration_info.json` (RFC v3), and its versions beside `params`."""
@@ -89,12 +110,11 @@ class DeviceModel:
 
     def check(self, values: Values, source: str) -> Verdict:
         """Whether state of a device that says `source` loads into one with these values; every reason if not."""
-        if source == self.write(values):
-            return YES
         name, *items = source.split(",")
         if name != self.name:
             return Verdict.no([self._other_model(name)])
-        return Verdict.no(self._compare(values, items))
+        reasons = self._compare(values, items)
+        return Verdict.no(reasons) if reasons else YES
 
     def _other_model(self, name: str) -> Reason:
         if not _NAME.match(name):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import Self
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 Value = bool | int | str | frozenset[str]
 
@@ -64,6 +65,14 @@ class Parameter:
         """Whether this device can have that value."""
         return self.allowed is None or value in self.allowed
 
+    def fixed_to(self, value: Value) -> Self:
+        """The parameter of a device that has this value and no other."""
+        only = evolve(self, init=value, off=None, allowed=self._only(value))
+        return evolve(only, off=self.off) if self.off is not None and only.allows(self.off) else only
+
+    def _only(self, value: Value) -> Collection[Value]:
+        return (value,)
+
     def accepts(self, source: Value, target: Value) -> bool:
         """Whether state of a device with the value `source` loads where the value is `target`."""
         return source == target or (self.state_only and source == self.off)
@@ -100,6 +109,8 @@ class Parameter:
         found = []
         if not self.name or re.search(r"[=/,\s]", self.name) or not (self.name.isascii() and self.name.isprintable()):
             found.append(f"parameter name {self.name!r} is empty or holds '=', '/', ',', white space or no ASCII")
+        elif self.name in (".", "..", "version"):
+            found.append(f"parameter name {self.name!r} is taken: it means a directory, or a version at creation")
         for what, value in (("init", self.init), ("off", self.off)):
             if value is not None and (mistake := self.mistake(value)):
                 found.append(f"{self.name}: {what} value {mistake}")
@@ -184,6 +195,10 @@ class Set(Parameter):
     def allowed_texts(self) -> list[str]:
         """The words, of which any set is allowed."""
         return sorted(quote(str(word)) for word in self.allowed or ())
+
+    def _only(self, value: Value) -> Collection[Value]:
+        assert isinstance(value, frozenset)
+        return tuple(sorted(value))
 
     def accepts(self, source: Value, target: Value) -> bool:
         assert isinstance(source, frozenset) and isinstance(target, frozenset)

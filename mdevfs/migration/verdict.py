@@ -10,10 +10,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
-from attrs import define, field, frozen
-from attrs.validators import deep_iterable, in_, instance_of, optional
+from attrs import define, frozen
 
-from mdevfs.errors import MdevfsError, Refusal, escape
+from mdevfs.errors import DriverFault, MdevfsError, Refusal, escape
 
 log = logging.getLogger(__name__)
 
@@ -22,20 +21,28 @@ SAID = 16  # reasons that one log line gives
 Side = Literal["source", "target", "both"]
 Operation = Literal["handshake", "create", "parameter", "load"]
 
-_TEXT = instance_of(str)  # a vendor driver's mistake shows in the driver's own frame
+SIDES = ("source", "target", "both")
 
 
 @frozen
 class Reason:
     """One reason for a no. `source` and `target` are both sides' values, `rule` a sentence, `mend` what to do."""
 
-    code: str = field(validator=_TEXT)
-    rule: str = field(validator=_TEXT)
-    parameter: str | None = field(default=None, validator=optional(_TEXT))
-    source: str | None = field(default=None, validator=optional(_TEXT))
-    target: str | None = field(default=None, validator=optional(_TEXT))
-    side: Side = field(default="both", validator=in_(("source", "target", "both")))
-    mend: str | None = field(default=None, validator=optional(_TEXT))
+    code: str
+    rule: str
+    parameter: str | None = None
+    source: str | None = None
+    target: str | None = None
+    side: Side = "both"
+    mend: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        # A vendor driver's mistake shows in the driver's own frame.
+        texts = (self.parameter, self.source, self.target, self.mend)
+        if not (isinstance(self.code, str) and isinstance(self.rule, str)):
+            raise TypeError(f"code {self.code!r} and rule {self.rule!r} of a reason are texts")
+        if not all(text is None or isinstance(text, str) for text in texts) or self.side not in SIDES:
+            raise TypeError(f"reason {self.code}: {texts!r} are texts or None, side {self.side!r} is one of {SIDES}")
 
     def sentence(self) -> str:
         """The reason on one line, safe for logs and terminals."""
@@ -64,8 +71,14 @@ def sentences(reasons: Sequence[Reason]) -> str:
 class Verdict:
     """The outcome of a check; without reasons it is a yes. `errno` is what the refused write answers."""
 
-    reasons: tuple[Reason, ...] = field(default=(), validator=deep_iterable(instance_of(Reason), instance_of(tuple)))
-    errno: int = field(default=_errno.EINVAL, validator=in_(_errno.errorcode))
+    reasons: tuple[Reason, ...] = ()
+    errno: int = _errno.EINVAL
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.reasons, tuple) or not all(isinstance(one, Reason) for one in self.reasons):
+            raise TypeError(f"the reasons of a verdict are a tuple of Reason, not {self.reasons!r:.200}")
+        if self.errno not in _errno.errorcode:
+            raise ValueError(f"{self.errno!r} is no errno")
 
     @property
     def compatible(self) -> bool:
@@ -181,6 +194,13 @@ class Journal:
         return record
 
 
-def fault_verdict(error: MdevfsError) -> Verdict:
-    """The verdict on a check that could not be made because the driver broke; it was logged where it happened."""
-    return Verdict((Reason("driver-fault", str(error), side="target", mend="mend the vendor driver"),), error.errno)
+def verdict_of(error: MdevfsError) -> Verdict:
+    """What an error on the way to an answer means to who asked."""
+    if isinstance(error, Refused | RefusedVerdict):
+        return error.verdict
+    if isinstance(error, DriverFault):  # logged where it happened
+        reason = Reason("driver-fault", str(error), side="target", mend="mend the vendor driver")
+    else:
+        name = _errno.errorcode.get(error.errno, str(error.errno))
+        reason = Reason("refused", f"the vendor driver answered {name}: {error}", side="target")
+    return Verdict((reason,), error.errno)

@@ -44,6 +44,7 @@ class GuardedDriver:
         self.max_instances = driver.max_instances
         self.migrates = migrates(type(driver))
         self.slow_remove = _blocks(driver.remove)
+        self._slow_available = _blocks(driver.available)
         self._attributes = _attributes(driver)
         self._threads = trio.CapacityLimiter(THREADS)
         # A handshake that is nothing but the declared model runs no vendor code.
@@ -97,15 +98,22 @@ class GuardedDriver:
         return declared
 
     def available(self, type: Type) -> int | Awaitable[int]:
+        if self._slow_available:
+            return self._in_thread(type, "available", self.driver.available, self._number(type), (type,))
+        number = self.run(type, "available", self.driver.available, type)
+        # Read often: the common case takes no detour.
+        return number if number.__class__ is int and number >= 0 else self._number(type)(number)
+
+    def _number(self, type: Type) -> Callable[[object], int]:
         def accept(number: object) -> int:
             if number.__class__ is int and number >= 0:
                 return number
             raise self.junk(type, "available", number, "a number of instances")
 
-        return self.call(type, "available", self.driver.available, accept, type)
+        return accept
 
     def claim(self, type: Type) -> Awaitable[None] | None:
-        if _blocks(self.driver.available):  # which the claim may ask
+        if self._slow_available:  # which the claim may ask
             return self._in_thread(type, "claim", self.driver.claim, _nothing, (type,))
         return self.call(type, "claim", self.driver.claim, _nothing, type)
 
