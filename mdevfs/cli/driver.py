@@ -244,5 +244,6 @@ def _machine_row(one: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _broken_line(one: dict[str, Any]) -> str:
-    way_out = f"set {one['compat']} = {one['value']} by hand ([host] compat), or run {one['fixed']}"
+    where = "on the other host " if one["elsewhere"] else ""
+    way_out = f"set {one['compat']} = {one['value']} by hand {where}([host] compat), or run {one['fixed']}"
     return f"{one['release']}: {one['why']} ({one['parameter']})\n  way out: {way_out}"

@@ -38,6 +38,7 @@ class Devices:
     async def add(self, planned: PlannedDevice) -> Sequence[Parent]:
         """Adds one device and binds its driver; the parents that came of it. Raises MdevfsError."""
         driver = self.driver(planned)
+        driver.compat_values(planned.settings, self.host.plan.machine)  # a mistake of the host's, not a failing probe
         match planned.driver.bus:
             case "virtual":
                 return self._virtual(planned, driver)

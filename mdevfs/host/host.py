@@ -41,8 +41,11 @@ class Host:
         return self.core.tree
 
     async def start(self) -> None:
-        """Adds the planned devices and mdevs. Raises InputError with every mistake that only the drivers knew."""
-        wrong: list[str] = []
+        """Adds the planned devices and mdevs.
+
+        Raises InputError with every mistake of the host file, those that only the drivers knew included.
+        """
+        wrong = list(self.plan.mistakes)
         for device in self.plan.devices:
             try:
                 parents = await self.devices.add(device)

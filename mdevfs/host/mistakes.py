@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from mdevfs.errors import escape
+from mdevfs.host.schema import FORMS
 
 
 def near_miss(value: str, choices: Iterable[str]) -> str:
@@ -45,6 +46,8 @@ def _line(one: Mapping[str, Any], model: type[BaseModel], prefix: tuple[str | in
         return f"{where}: is required"
     if kind == "literal_error":
         return f'{where}: "{value}" is unknown{near_miss(str(one["input"]), _choices(one))}'
+    if kind == "string_pattern_mismatch" and (form := FORMS.get(one["ctx"]["pattern"])) is not None:
+        return f'{where}: "{value}" is not {form}'
     message = one["msg"].removeprefix("Value error, ")
     return (
         f'{where}: {message} (is "{value}")' if isinstance(one["input"], str | int | float) else f"{where}: {message}"

@@ -62,6 +62,7 @@ class Plan:
     machine: Machine
     interfaces: frozenset[str]
     described: Described
+    mistakes: list[str]
     devices: list[PlannedDevice] = field(factory=list)
 
     def uuids(self, device: PlannedDevice) -> Iterator[tuple[PlannedMdev, str]]:
@@ -80,22 +81,20 @@ class Plan:
 
 
 def plan(described: Described) -> Plan:
-    """Checks a host file against its drivers. Raises InputError with every mistake."""
+    """Checks a host file against its drivers; the plan's `mistakes` are what is wrong so far, `devices` what is not."""
     section = described.file.host
-    wrong: list[str] = []
+    wrong = list(described.mistakes)
     drivers = _Drivers(described, wrong)
     interfaces = DEFAULT_INTERFACES if section.interfaces is None else frozenset(section.interfaces)
     kernel = Kernel.parse(section.kernel, frozenset(section.kernel_quirks))
     machine = Machine(section.machine, section.compat)
-    result = Plan(section.name, kernel, machine, interfaces, described)
+    result = Plan(section.name, kernel, machine, interfaces, described, wrong)
     for index, device in enumerate(described.file.device):
-        planned = _device(device, f"device[{index}]", drivers, wrong)
+        planned = _device(device, f"device[{described.place(index)}]", drivers, wrong)
         if planned is not None:
             result.devices.append(planned)
-    wrong += _clashes(result)
     wrong += _machine(result)
-    if wrong:
-        raise InputError(f"{described.origin}: {line}" for line in wrong)
+    wrong += _clashes(result)
     return result
 
 
@@ -127,7 +126,7 @@ def _device(section: DeviceSection, where: str, drivers: _Drivers, wrong: list[s
         hint = "" if broken else near_miss(section.driver, drivers.names())
         wrong.append(f'{where}.driver: vendor driver "{escape(section.driver)}" {why}{hint}')
         return None
-    driver = found.driver
+    driver, before = found.driver, len(wrong)
     address = section.address
     if address is None:
         address = DEFAULT_ADDRESSES.get(driver.bus, driver.name)
@@ -141,8 +140,8 @@ def _device(section: DeviceSection, where: str, drivers: _Drivers, wrong: list[s
     try:
         settings = driver.Settings.model_validate(section.settings)
     except ValidationError as error:
-        at = (where, "settings")
-        wrong += from_pydantic(error, driver.Settings, at)
+        wrong += from_pydantic(error, driver.Settings, (where, "settings"))
+    if len(wrong) > before:
         return None
     mdevs = [_mdev(one, f"{where}.mdev[{index}]") for index, one in enumerate(section.mdev)]
     return PlannedDevice(driver, address, settings, section, mdevs, where)
@@ -172,14 +171,19 @@ def _machine(plan: Plan) -> Iterator[str]:
             yield f'host.compat."{name}": {error}'
 
 
-def _clashes(plan: Plan) -> Iterator[str]:
+def _clashes(plan: Plan) -> list[str]:
+    """Who wants a name that another has; what clashes is taken out of the plan."""
+    wrong: list[str] = []
     addresses: dict[str, str] = {}
     uuids: dict[str, str] = {}
-    for device in plan.devices:
+    for device in tuple(plan.devices):
         # On any bus: class/mdev_bus links to all parents by name.
         first = addresses.setdefault(device.address, device.where)
         if first != device.where:
-            yield f'{device.where}.address: "{device.address}" is taken by {first}'
-        for mdev in device.mdevs:
+            wrong.append(f'{device.where}.address: "{device.address}" is taken by {first}')
+            plan.devices.remove(device)
+        for mdev in tuple(device.mdevs):
             if mdev.uuid is not None and uuids.setdefault(mdev.uuid, mdev.where) != mdev.where:
-                yield f'{mdev.where}.uuid: "{mdev.uuid}" is taken by {uuids[mdev.uuid]}'
+                wrong.append(f'{mdev.where}.uuid: "{mdev.uuid}" is taken by {uuids[mdev.uuid]}')
+                device.mdevs.remove(mdev)
+    return wrong

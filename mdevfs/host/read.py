@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -11,16 +12,26 @@ from pydantic import ValidationError
 
 from mdevfs.errors import InputError
 from mdevfs.host.mistakes import from_pydantic, near_miss
+from mdevfs.host.salvage import salvage
 from mdevfs.host.schema import HostFile
 
 
 @frozen
 class Described:
-    """A host file that fits the schema, and the folder that its paths are relative to."""
+    """A host file as far as it fits the schema, its `mistakes`, and the folder that its paths are relative to.
+
+    `places` are the devices' indexes in the original, where some are left out.
+    """
 
     file: HostFile
     origin: str
     folder: Path
+    places: Sequence[int] = ()
+    mistakes: Sequence[str] = ()
+
+    def place(self, index: int) -> int:
+        """A device's index in the original file."""
+        return self.places[index] if self.places else index
 
 
 def shipped() -> dict[str, Path]:
@@ -45,7 +56,10 @@ def locate(name: str) -> Path:
 
 
 def read(name: str) -> Described:
-    """Reads a host. Raises InputError with all mistakes, each with file, key path, value and near miss."""
+    """Reads a host. What does not fit the schema is told later, with what only the drivers find (`Host.start`).
+
+    Raises InputError for a file that cannot be read or is no TOML.
+    """
     path = locate(name)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -55,8 +69,11 @@ def read(name: str) -> Described:
         raise InputError(f"{path}: not UTF-8: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    folder = path.resolve().parent
     try:
         file = HostFile.model_validate(document)
     except ValidationError as error:
-        raise InputError(f"{path}: {line}" for line in from_pydantic(error, HostFile)) from None
-    return Described(file, str(path), path.resolve().parent)
+        mistakes = from_pydantic(error, HostFile)
+        left, places = salvage(document, error)
+        return Described(left, str(path), folder, places, mistakes)
+    return Described(file, str(path), folder)

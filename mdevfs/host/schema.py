@@ -9,6 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 INTERFACES = ("migration_version", "models", "compatible_devices", "verdicts", "state", "query", "debugfs")
 DEFAULT_INTERFACES = frozenset(INTERFACES) - {"query"}
 UUID_PATTERN = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+KERNEL_PATTERN = r"^\d{1,3}\.\d{1,3}(\.\d+)?$"
+NAME_PATTERN = r"^\S+$"
+FORMS = {  # a pattern in words
+    UUID_PATTERN: "a UUID such as uuidgen prints",
+    KERNEL_PATTERN: "a kernel release such as 6.1",
+    NAME_PATTERN: "a name without white space",
+}
 
 Interface = Literal["migration_version", "models", "compatible_devices", "verdicts", "state", "query", "debugfs"]
 Quirk = Literal["remove-race", "double-remove"]
@@ -23,8 +30,8 @@ class Section(BaseModel):
 class HostSection(Section):
     """`[host]`: the machine."""
 
-    name: str = Field(default="host", description="what the host is called in messages", pattern=r"^\S+$")
-    kernel: str = Field(default="6.1", description="whose tree and quirks", pattern=r"^\d{1,3}\.\d{1,3}(\.\d+)?$")
+    name: str = Field(default="host", description="what the host is called in messages", pattern=NAME_PATTERN)
+    kernel: str = Field(default="6.1", description="whose tree and quirks", pattern=KERNEL_PATTERN)
     kernel_quirks: list[Quirk] = Field(default=[], description="kernel bugs to imitate")
     machine: str | None = Field(default=None, description="the machine type whose compat properties apply")
     compat: dict[str, str] = Field(default={}, description='single compat properties, "driver.property" = "value"')

@@ -57,7 +57,6 @@ class MdevCore:
     def register_parent(self, device: Device, driver: VendorHooks, settings: object) -> Parent:
         """mdev_register_parent: the types appear, then `change` with MDEV_STATE=registered."""
         parent = Parent(device, driver, settings, self)
-        parent.params = driver.compat_values(parent)
         for spec in driver.types(parent):
             type_id = f"{driver.name}-{spec.suffix}"
             parent.types[type_id] = Type(parent, spec, type_id)

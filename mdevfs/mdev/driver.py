@@ -12,7 +12,7 @@ from mdevfs.bus.device import Device
 from mdevfs.bus.kernel import Kernel
 from mdevfs.bus.subsystem import Bus, Driver, Module
 from mdevfs.errors import KernelError
-from mdevfs.migration.machine import Tier
+from mdevfs.migration.machine import Machine, Tier
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Verdict
@@ -69,12 +69,15 @@ class VendorHooks(Protocol):
     def model(self) -> DeviceModel | None:
         """The device model, where one is declared."""
 
+    def device_model(self, settings: object) -> DeviceModel | None:
+        """What a device with these settings knows of it."""
+
     @property
     def known_machines(self) -> Sequence[str]:
         """The machine types that it has compat properties or promises for."""
 
-    def compat_values(self, parent: Parent) -> Mapping[str, Value]:
-        """What the host's compat properties make of the model's parameters."""
+    def compat_values(self, settings: object, machine: Machine) -> Mapping[str, Value]:
+        """What a host's compat properties make of the parameters of a device with these settings."""
 
     def tier(self, machine: str | None) -> Tier:
         """What it promises for a machine type."""

@@ -28,7 +28,7 @@ def type_entries(kind: Type) -> Mapping[str, Entry]:
     """`migration_info.json` and `migration_compatible_devices`."""
     driver, interfaces = kind.parent.driver, kind.mdev_core.interfaces
     entries: dict[str, Entry] = {}
-    if driver.model is not None and "models" in interfaces:
+    if kind.model is not None and "models" in interfaces:
         entries["migration_info.json"] = WholeFile(lambda: json.dumps(info(driver, kind.model), indent=1) + "\n")
     if driver.migrates and "compatible_devices" in interfaces:
         entries["migration_compatible_devices"] = Attribute(lambda: _compatible(kind))

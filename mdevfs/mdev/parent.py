@@ -9,6 +9,7 @@ from mdevfs.bus.core import Core
 from mdevfs.bus.device import Device
 from mdevfs.bus.kobject import Directories, Kobject
 from mdevfs.bus.pci_function import PciFunction
+from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Journal, Record
 from mdevfs.sysfs.entries import Entry, Overlay
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 class Parent:
     """A device with types. `count` is the core's number of mdevs, `used` the weight that the bound ones take.
 
-    `settings` are the driver's settings of this device, `data` is the driver's own; `params` and `string` are those of
-    a physical function that migrates itself.
+    `settings` are the driver's settings of this device, `data` is the driver's own; `model` is the device model that it
+    and its mdevs have with these settings; `params` and `string` are those of a physical function that migrates itself.
     """
 
     def __init__(self, device: Device, driver: VendorHooks, settings: object, mdev_core: MdevCore) -> None:
@@ -33,7 +34,8 @@ class Parent:
         self.settings = settings
         self.mdev_core = mdev_core
         self.data: object = None
-        self.params: Mapping[str, Value] = {}
+        self.model: DeviceModel | None = driver.device_model(settings)
+        self.params: Mapping[str, Value] = driver.compat_values(settings, mdev_core.machine)
         self.string: str | None = None
         self.last_verdict: Record | None = None
         self.count = 0

@@ -72,7 +72,7 @@ class Type(Kobject):
         self.string: str | None = None
         # What an mdev is made with where nothing else is asked for, as far as it differs from the model's.
         self.params: Mapping[str, Value] = {**parent.params, **spec.params}
-        model = parent.driver.model
+        model = parent.model
         self.model: DeviceModel | None = model.made_with(self.params, spec.params) if model is not None else None
 
     @property

@@ -50,8 +50,9 @@ NO_MACHINE = Machine()
 
 @frozen
 class Broken:
-    """A release that is known to migrate wrongly: on machine types up to `machines` it leaves `parameter` at the new
-    default, because its compat list forgot `compat`; `fixed` has the entry."""
+    """A release that is known to migrate wrongly: it leaves `parameter` at the new default on the machine types that
+    set `compat` in `fixed`, because it forgot that entry. `compat` set to `value` by hand is the way out, on the host
+    that runs the release; `elsewhere`: on the other one, as the release has not even the property."""
 
     release: str
     parameter: str
@@ -59,6 +60,7 @@ class Broken:
     value: str
     fixed: str
     why: str
+    elsewhere: bool = field(default=False, kw_only=True)
 
 
 def chain(*steps: tuple[str, Properties]) -> dict[str, dict[str, str]]:

@@ -88,7 +88,7 @@ class DeviceModel:
         fitting = {
             version: named
             for version, named in self.versions.items()
-            if all(allows[name](value) for name, value in named.items())
+            if all(allows[name](value) for name, value in self.expand(version).items())
         }
         return DeviceModel(self.name, params, fitting)
 

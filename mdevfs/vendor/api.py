@@ -160,6 +160,10 @@ class VendorDriver:
 
     # -- migration
 
+    def device_model(self, settings: Any) -> DeviceModel | None:
+        """The model of a device with these settings; the declared one, unless an older release knows less of it."""
+        return self.model
+
     def release(self, settings: Any) -> str | None:
         """The driver's release that these settings describe; None: they do not say."""
         return getattr(settings, "release", None)
@@ -185,17 +189,24 @@ class VendorDriver:
 
     def migration_string(self, device: Device) -> str:
         """What a device says of itself: from the model's parameters, else from driver and type."""
-        if self.model is None:
+        model = model_of(device)
+        if model is None:
             raise NotImplementedError
-        return self.model.write(self.model.initial(device.params))
+        return model.write(model.initial(device.params))
 
     def check(self, device: Device, source: str) -> Verdict:
         """Whether `device` takes state of one that says `source`; all reasons if not."""
-        if self.model is None:
+        model = model_of(device)
+        if model is None:
             target = self.migration_string(device)
             reason = Reason("string-differs", "the strings must be equal", source=source, target=target)
             return Verdict.no([] if source == target else [reason])
-        return self.model.check(self.model.initial(device.params), source)
+        return model.check(model.initial(device.params), source)
+
+
+def model_of(device: Device) -> DeviceModel | None:
+    """The device model that a device has with its parent's settings."""
+    return (device if isinstance(device, Parent) else device.parent).model
 
 
 def ap_host(parent: Parent) -> ApHost:

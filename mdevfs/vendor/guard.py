@@ -20,12 +20,12 @@ from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
 from mdevfs.migration.handshake import MAX_STRING
-from mdevfs.migration.machine import Broken, Tier, compat_values
+from mdevfs.migration.machine import Broken, Machine, Tier, compat_values
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import YES, Reason, Refused, RefusedVerdict, Verdict
 from mdevfs.sysfs.entries import Attribute, Entry
-from mdevfs.vendor.api import AttributeMark, Device, Owner, VendorDriver, migrates
+from mdevfs.vendor.api import AttributeMark, Device, Owner, VendorDriver, migrates, model_of
 
 log = logging.getLogger("mdevfs.vendor")
 
@@ -49,7 +49,7 @@ class GuardedDriver:
         self._threads = trio.CapacityLimiter(THREADS)
         # A handshake that is nothing but the declared model runs no vendor code.
         own = type(driver).check, type(driver).migration_string
-        self._declared = driver.model if own == (VendorDriver.check, VendorDriver.migration_string) else None
+        self._declares = driver.model is not None and own == (VendorDriver.check, VendorDriver.migration_string)
 
     def mdev_driver(self, kernel: Kernel) -> str:
         if not kernel.since(self.driver.mdev_driver_since):
@@ -125,8 +125,8 @@ class GuardedDriver:
 
     def migration_string(self, device: Device) -> str | Awaitable[str]:
         self._check_tier(device)
-        if self._declared is not None:
-            return self._own_string(self._declared, device)
+        if self._declares and (model := model_of(device)) is not None:
+            return self._own_string(model, device)
 
         def accept(string: object) -> str:
             if isinstance(string, str) and string.isascii() and string.isprintable() and 0 < len(string) <= MAX_STRING:
@@ -137,10 +137,10 @@ class GuardedDriver:
 
     def check(self, device: Device, source: str) -> Verdict | Awaitable[Verdict]:
         self._check_tier(device)
-        if self._declared is not None:
-            if source == self._own_string(self._declared, device):
+        if self._declares and (model := model_of(device)) is not None:
+            if source == self._own_string(model, device):
                 return YES
-            verdict = self._declared.check(self._declared.initial(device.params), source)
+            verdict = model.check(model.initial(device.params), source)
             return verdict if verdict.compatible else self._explained(device, verdict)
 
         def accept(verdict: object) -> Verdict:
@@ -164,8 +164,10 @@ class GuardedDriver:
     def _explained(self, device: Device, verdict: Verdict) -> Verdict:
         """A refusal, with what the driver knows of releases and promises added."""
         named = {reason.parameter for reason in verdict.reasons}
-        more = [_known_issue(one) for one in self.driver.broken if one.parameter in named]
         machine = device.mdev_core.machine.name
+        forgotten = self.driver.machine_types.get(machine or "", {})
+        broken = [one for one in self.driver.broken if one.parameter in named and one.compat in forgotten]
+        more = [_known_issue(one) for one in broken]
         if machine is not None and self.driver.tier(machine).promise == "unversioned":
             rule = f"{self.name} promises nothing for machine type {machine}: migration is best effort"
             more.append(Reason("unversioned", rule, side="both", mend="use a versioned machine type on both hosts"))
@@ -186,16 +188,23 @@ class GuardedDriver:
     def known_machines(self) -> Sequence[str]:
         return tuple(dict.fromkeys((*self.driver.machine_types, *self.driver.tiers)))
 
-    def compat_values(self, parent: Parent) -> Mapping[str, Value]:
+    def device_model(self, settings: object) -> DeviceModel | None:
+        """See VendorDriver.device_model."""
+        made = self.run(self.name, "device_model", self.driver.device_model, settings)
+        if made is None or isinstance(made, DeviceModel):
+            return made
+        raise self.junk(self.name, "device_model", made, "a DeviceModel")
+
+    def compat_values(self, settings: object, machine: Machine) -> Mapping[str, Value]:
         """Raises InputError for a property whose value is not of its parameter's type."""
-        if self.driver.model is None:
+        model = self.device_model(settings)
+        if model is None:
             return {}
-        machine = parent.mdev_core.machine
-        properties = self.run(parent, "compat", self.driver.compat, parent.settings, machine)
+        properties = self.run(self.name, "compat", self.driver.compat, settings, machine)
         try:
-            return compat_values(self.driver.model, properties)
+            return compat_values(model, properties)
         except ValueError as error:
-            raise InputError(f"compat properties of {parent.name}: {error}") from None
+            raise InputError(f"compat properties of {self.name}: {error}") from None
 
     def tier(self, machine: str | None) -> Tier:
         return self.driver.tier(machine)
@@ -319,7 +328,8 @@ def _encodes(text: str) -> bool:
 
 def _known_issue(one: Broken) -> Reason:
     rule = f"release {one.release} is broken: {one.why}"
-    mend = f"set the compat property {one.compat} = {one.value} by hand on the host that runs it, or run {one.fixed}"
+    where = "the other host" if one.elsewhere else "the host that runs it"
+    mend = f"set the compat property {one.compat} = {one.value} by hand on {where}, or run {one.fixed}"
     return Reason("broken-release", rule, one.parameter, side="both", mend=mend)
 
 

@@ -101,6 +101,7 @@ def test_a_description_holds_what_is_promised_for_each_machine_type() -> None:
             "value": "off",
             "fixed": "8.2.1",
             "why": "its list of 8.1 forgot nic.rss",
+            "elsewhere": False,
         }
     ]
 

@@ -173,7 +173,7 @@ def test_models_of_a_host_that_is_not_mounted(capsys: pytest.CaptureFixture[str]
         ["mtty-1", "mtty-2"],
     )
     info = found["parents"]["mtty"]["mtty-1"]
-    assert info["models"]["kernel.org/mtty"]["params"]["ports"]["allowed_values"] == ["1-2"]
+    assert info["models"]["kernel.org/mtty"]["params"]["ports"]["init_value"] == "1"
 
 
 def test_models_for_people_are_one_line_per_type(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,86 @@
+"""Intel QAT, the 4xxx: crypto and compression, shared as virtual functions (drivers/vfio/pci/qat of Linux 6.12).
+
+The services as a set are the migration_version discussion's (2020). The kernel's own check of a 4xxx VF is older
+hardware's in the same words: `extdc` a subset, `svcmap` equal, the state's version not above its own; its rate limits,
+which the target must not undercut, are not shown here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mdevfs.vendor import (
+    Bar,
+    DeviceModel,
+    InputError,
+    Int,
+    MdevType,
+    Parent,
+    PciIdentity,
+    Set,
+    SriovCapability,
+    Str,
+    VendorDriver,
+    device_program,
+)
+from mdevfs.vendor import Settings as Base
+
+SERVICES = ("asym", "sym", "dc")
+MAX_VFS = 16
+NONE: frozenset[str] = frozenset()
+
+
+class Qat(VendorDriver):
+    """A QAT 4xxx; each of its virtual functions is a parent of one mdev, with the services of the whole device."""
+
+    api = 1
+    name = "qat"
+    bus = "pci"
+    model = DeviceModel(
+        "intel.com/qat/4xxx-vf",
+        params=[
+            Set("services", frozenset({"asym", "sym"}), allowed=SERVICES, doc="crypto and compression it can do"),
+            Set("extdc", NONE, NONE, doc="extended compression capabilities"),
+            Str("svcmap", "", "", doc="the service of each ring pair, where it is not the driver's default"),
+            Int("state-version", 1, 1, allowed=(1,), doc="of the saved state's preamble"),
+        ],
+    )
+
+    class Settings(Base):
+        services: frozenset[Literal["asym", "sym", "dc"]] = Field(
+            default=frozenset({"asym", "sym"}), min_length=1, description="what the device is configured to do"
+        )
+        extdc: frozenset[str] = Field(default=NONE, description="words for extended compression capabilities")
+        svcmap: str = Field(
+            default="",
+            pattern=r"^((asym|sym|dc)(\.(asym|sym|dc)){3})?$",
+            description="services of a VF's four ring pairs, such as asym.sym.asym.sym; empty: the driver's default",
+        )
+
+    def pci(self, settings: Settings) -> PciIdentity:
+        """The physical function."""
+        bars = (Bar(512 << 10, prefetchable=True, bits64=True), Bar(4 << 20, bits64=True))
+        return PciIdentity(0x8086, 0x4940, 0x0B4000, 0x40, 0x8086, 0x0000, bars=bars)
+
+    def sriov(self, settings: Settings, total: int) -> SriovCapability:
+        """Raises InputError for more VFs than there can be."""
+        if total > MAX_VFS:
+            raise InputError(f"sriov.total: {total} is more than the {MAX_VFS} VFs of a 4xxx")
+        return SriovCapability(total, 1, 1, 0x4941, vf_bars=(Bar(64 << 10, bits64=True),))
+
+    def is_parent(self, settings: Settings, *, vf: bool) -> bool:
+        """The virtual functions, never the physical one."""
+        return vf
+
+    def types(self, parent: Parent) -> list[MdevType]:
+        """One, whose parameters the settings fix."""
+        settings = parent.settings
+        assert isinstance(settings, Qat.Settings)
+        params = {"services": settings.services, "extdc": settings.extdc, "svcmap": settings.svcmap}
+        return [MdevType("vf", description="a whole VF, four ring pairs", instances=1, params=params)]
+
+
+if __name__ == "__main__":
+    device_program(Qat)
