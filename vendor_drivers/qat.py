@@ -1,8 +1,8 @@
 """Intel QAT, the 4xxx: crypto and compression, shared as virtual functions (drivers/vfio/pci/qat of Linux 6.12).
 
-The services as a set are the migration_version discussion's (2020). The kernel's own check of a 4xxx VF is older
-hardware's in the same words: `extdc` a subset, `svcmap` equal, the state's version not above its own; its rate limits,
-which the target must not undercut, are not shown here.
+The services as a set are the migration_version discussion's (2020). What the kernel's driver checks of a 4xxx VF's state is here
+as it fits: `extdc` a subset, `svcmap` equal, the state's version not above the target's. Its rate limits, which a
+target must not undercut, are left out.
 """
 
 from __future__ import annotations
@@ -78,8 +78,18 @@ class Qat(VendorDriver):
         """One, whose parameters the settings fix."""
         settings = parent.settings
         assert isinstance(settings, Qat.Settings)
-        params = {"services": settings.services, "extdc": settings.extdc, "svcmap": settings.svcmap}
-        return [MdevType("vf", description="a whole VF, four ring pairs", instances=1, params=params)]
+        return [
+            MdevType(
+                "vf",
+                description="a whole VF, four ring pairs",
+                instances=1,
+                params={
+                    "services": frozenset[str](settings.services),
+                    "extdc": settings.extdc,
+                    "svcmap": settings.svcmap,
+                },
+            )
+        ]
 
 
 if __name__ == "__main__":
