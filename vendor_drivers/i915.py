@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 from typing import Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 from pydantic import Field
 
 from mdevfs.vendor import (
     Bar,
+    DeviceModel,
+    Int,
     Mdev,
     MdevType,
-    Page,
     Parent,
     PciIdentity,
     Reason,
@@ -23,31 +24,26 @@ from mdevfs.vendor import (
     show,
 )
 from mdevfs.vendor import Settings as Base
+from vendor_drivers._gvtg import HOST, PAGES, TYPES, VENDOR, Resources, Said, differences, parse, said
 
-VENDOR = 0x8086
+MAX_VGPUS = 7  # ids 1 to 7
+Suffix = Literal["8", "4", "2", "1"]
+
+
+class Unit(Base):
+    """What one unit of a type takes, where the GPU does not share itself as the kernel has it."""
+
+    high_gm_mb: int | None = Field(default=None, ge=1, le=1048576)
+    fence: int | None = Field(default=None, ge=1, le=64)
+    resolution: str | None = Field(default=None, pattern=r"^[0-9]{1,5}x[0-9]{1,5}$")
 
 
 @frozen
-class Resources:
-    """What a vGPU takes of its GPU: graphics memory in MB, fences."""
+class VGpu:
+    """A vGPU's id, and what it takes."""
 
-    low_gm: int
-    high_gm: int
-    fence: int
-
-    def shares(self, left: Resources) -> int:
-        """How many of these fit into what is left."""
-        return min(left.low_gm // self.low_gm, left.high_gm // self.high_gm, left.fence // self.fence)
-
-
-HOST = Resources(low_gm=128, high_gm=384, fence=4)  # what the host keeps (gvt/gvt.h)
-TYPES = {  # vgpu.c: suffix -> resources, resolution; the order in which they are listed
-    8: (Resources(64, 384, 4), "1024x768"),
-    4: (Resources(128, 512, 4), "1920x1200"),
-    2: (Resources(256, 1024, 4), "1920x1200"),
-    1: (Resources(512, 2048, 4), "1920x1200"),
-}
-MAX_VGPUS = 7  # ids 1 to 7
+    id: int
+    takes: Resources
 
 
 class I915(VendorDriver):
@@ -59,6 +55,12 @@ class I915(VendorDriver):
     mdev_driver = "intel_vgpu_mdev"
     mdev_driver_since = "5.19"
     name_since = "5.18"
+    pages = PAGES
+    # For the arguments of create; in the string, units are part of the vGPU's resources.
+    model = DeviceModel(
+        "intel.com/gvt-g",
+        params=[Int("aggregator", 1, off=1, allowed=range(1, 17), doc="units of the type in one vGPU", fixed=True)],
+    )
 
     class Settings(Base):
         device_id: int = Field(default=0x591D, ge=0, le=0xFFFF, description="PCI device id")
@@ -67,6 +69,9 @@ class I915(VendorDriver):
         aperture_mb: Literal[64, 128, 256, 512, 1024, 2048] = Field(default=512, description="low graphics memory")
         ggtt_mb: int = Field(default=4096, ge=64, le=1048576, description="size of the GGTT; the rest is high memory")
         fences: int = Field(default=32, ge=4, le=64)
+        types: dict[Suffix, Unit] = Field(
+            default={}, description="what types take, by suffix, where not as the kernel's"
+        )
 
     def pci(self, settings: Settings) -> PciIdentity:
         """A VGA controller; BAR 2 is the aperture."""
@@ -89,13 +94,14 @@ class I915(VendorDriver):
         settings = _settings(parent)
         prefix = "V4" if settings.generation == 8 else "V5"
         found = []
-        for count, (need, resolution) in TYPES.items():
+        for count, kernels in TYPES.items():
+            need = _unit(settings, count, kernels)
             if need.low_gm > settings.aperture_mb - HOST.low_gm:
                 break
             weight = 16 // count
             description = (
                 f"low_gm_size: {need.low_gm}MB\nhigh_gm_size: {need.high_gm}MB\n"
-                f"fence: {need.fence}\nresolution: {resolution}\nweight: {weight}"
+                f"fence: {need.fence}\nresolution: {need.resolution}\nweight: {weight}"
             )
             name = f"GVTg_{prefix}_{count}"
             found.append(MdevType(name, name=name, description=description, weight=weight, data=need))
@@ -106,91 +112,50 @@ class I915(VendorDriver):
         return _need(type).shares(_left(type.parent))
 
     def claim(self, type: Type) -> None:
-        """ENOSPC, for the first resource that is short, in the driver's order; then for the eighth vGPU's id."""
-        need, left = _need(type), _left(type.parent)
+        """Nothing yet: how much is needed is known when the mdev comes."""
+
+    def probe(self, mdev: Mdev) -> None:
+        """Gives the vGPU its units and the lowest free id. ENOSPC, for the first resource that is short, in the
+        driver's order; then for the eighth vGPU's id."""
+        units = mdev.params.get("aggregator", 1)
+        assert isinstance(units, int)
+        need, left = _need(mdev.type).times(units), _left(mdev.parent)
         short = next((n for n in ("low_gm", "high_gm", "fence") if getattr(need, n) > getattr(left, n)), None)
         if short is not None:
             raise _no_space(short, getattr(need, short), getattr(left, short))
-        if sum(one.bound for one in type.parent.types.values()) >= MAX_VGPUS:
+        taken = {one.id for one in _vgpus(mdev.parent)}
+        number = next((number for number in range(1, MAX_VGPUS + 1) if number not in taken), None)
+        if number is None:
             raise _no_space("vgpu_id", 1, 0)
+        mdev.data = VGpu(number, need)
 
-    def probe(self, mdev: Mdev) -> None:
-        """Gives the vGPU the lowest free id."""
-        taken = {one.data for one in mdev.parent.mdevs}
-        mdev.data = next(number for number in range(1, MAX_VGPUS + 2) if number not in taken)
+    def remove(self, mdev: Mdev) -> None:
+        """Gives all of it back."""
+        mdev.data = None
 
     @show("intel_vgpu/vgpu_id")
     def vgpu_id(self, mdev: Mdev) -> str:
         """Decimal."""
-        return f"{mdev.data}\n"
+        assert isinstance(mdev.data, VGpu)
+        return f"{mdev.data.id}\n"
 
     # -- the handshake (drivers/gpu/drm/i915/gvt/migration.c of the series)
 
     def migration_string(self, device: Mdev | Type | Parent) -> str:
-        """`<vendor>-<device>-<type>-<software version>`. ENODEV off gen8 and gen9, or without a software version."""
-        settings, kind = _migratable(device)
-        return f"{VENDOR:04x}-{settings.device_id:04x}-{kind.name}-{settings.software_version:08x}"
+        """`<vendor>-<device>-<type>-<software version>`; a vGPU that is not one of the kernel's units also says what it
+        takes (ours). ENODEV off gen8 and gen9, or without a software version."""
+        return _said(device).write()
 
     def check(self, device: Mdev | Type | Parent, source: str) -> Verdict:
-        """Compatible only when the strings are equal; the reasons in the series' order."""
-        target = self.migration_string(device)
-        if source == target:
+        """Compatible when the strings are equal, or all resources of aggregated vGPUs; reasons in the series' order."""
+        target = _said(device)
+        if source == target.write():
             return Verdict()
-        parts = source.split("-")
-        if len(parts) < 5 or not _is_hex(parts[0], 4) or not _is_hex(parts[1], 4) or not _is_hex(parts[-1], 8):
+        theirs = parse(source)
+        if theirs is None:
             rule = "the string is not <vendor>-<device>-<type>-<software version>"
-            return Verdict.no([Reason("i915-format", rule, source=source, target=target, side="source")])
-        mine = target.split("-")
-        pairs = (
-            ("i915-hardware", "hardware", "-".join(parts[:2]), "-".join(mine[:2]), "choose a host with the same GPU"),
-            ("i915-software-version", "software_version", parts[-1], mine[-1], "run the same GVT-g on both hosts"),
-            ("i915-type", "type", "-".join(parts[2:-1]), "-".join(mine[2:-1]), "create a target of the source's type"),
-        )
-        return Verdict.no(
-            Reason(code, "must be equal", parameter, theirs, ours, mend=mend)
-            for code, parameter, theirs, ours, mend in pairs
-            if theirs != ours
-        )
-
-    pages = [
-        Page(
-            code="i915-format",
-            title="not a GVT-g string",
-            what="The string is not of the form that GVT-g writes: vendor id, device id, type and software version, "
-            "joined by dashes. It may come from another driver, or be cut off.",
-            example="hello: wanted something like 8086-591d-i915-GVTg_V5_4-00000001",
-            side="source",
-            mend="Write what the source's migration_version reads; choose a source that is a GVT-g vGPU.",
-            source="migration_version v5 (April 2020), patch 3/4, intel_gvt_verify_migration_version",
-        ),
-        Page(
-            code="i915-hardware",
-            title="another GPU",
-            what="Vendor or device id of the two GPUs differ; GVT-g state is tied to the GPU it was saved on.",
-            example="source 8086-591d, target 8086-1912",
-            side="target",
-            mend="Choose a host whose GPU has the source's PCI ids.",
-            source="migration_version v5 (April 2020), patch 3/4",
-        ),
-        Page(
-            code="i915-software-version",
-            title="another version of GVT-g",
-            what="The device state's format belongs to one software version; GVT-g loads only its own.",
-            example="source 00000001, target 00000002",
-            side="both",
-            mend="Bring both hosts to the same version of GVT-g.",
-            source="migration_version v5 (April 2020), patch 3/4",
-        ),
-        Page(
-            code="i915-type",
-            title="another vGPU type",
-            what="Source and target vGPU have different types, so their memory and fences differ.",
-            example="source i915-GVTg_V5_8, target i915-GVTg_V5_4",
-            side="target",
-            mend="Create the target with the source's type.",
-            source="migration_version v5 (April 2020), patch 3/4",
-        ),
-    ]
+            return Verdict.no([Reason("i915-format", rule, source=source, target=target.write(), side="source")])
+        return Verdict.no(differences(theirs, target))
 
 
 def _settings(parent: Parent) -> I915.Settings:
@@ -203,18 +168,26 @@ def _need(type: Type) -> Resources:
     return type.spec.data
 
 
+def _unit(settings: I915.Settings, count: int, kernels: Resources) -> Resources:
+    own = next((unit for suffix, unit in settings.types.items() if int(suffix) == count), Unit())
+    return evolve(
+        kernels,
+        high_gm=own.high_gm_mb or kernels.high_gm,
+        fence=own.fence or kernels.fence,
+        resolution=own.resolution or kernels.resolution,
+    )
+
+
+def _vgpus(parent: Parent) -> list[VGpu]:
+    return [one.data for one in parent.mdevs if isinstance(one.data, VGpu)]
+
+
 def _left(parent: Parent) -> Resources:
     settings = _settings(parent)
-    low, high, fence = (
-        settings.aperture_mb - HOST.low_gm,
-        settings.ggtt_mb - settings.aperture_mb - HOST.high_gm,
-        settings.fences - HOST.fence,
-    )
-    for kind in parent.types.values():
-        need = _need(kind)
-        low, high = low - kind.bound * need.low_gm, high - kind.bound * need.high_gm
-        fence -= kind.bound * need.fence
-    return Resources(low, high, fence)
+    left = Resources(settings.aperture_mb, settings.ggtt_mb - settings.aperture_mb, settings.fences).less(HOST)
+    for vgpu in _vgpus(parent):
+        left = left.less(vgpu.takes)
+    return left
 
 
 def _no_space(resource: str, need: int, left: int) -> Refused:
@@ -228,7 +201,7 @@ def _no_space(resource: str, need: int, left: int) -> Refused:
     )
 
 
-def _migratable(device: Mdev | Type | Parent) -> tuple[I915.Settings, Type]:
+def _said(device: Mdev | Type | Parent) -> Said:
     if isinstance(device, Parent):
         raise Refused("cannot-migrate", errno.ENODEV, rule="the GPU itself does not migrate", side="both")
     settings = _settings(device.parent)
@@ -238,8 +211,6 @@ def _migratable(device: Mdev | Type | Parent) -> tuple[I915.Settings, Type]:
     if not settings.software_version:
         rule = "this GVT-g has no software version, so it does not migrate"
         raise Refused("cannot-migrate", errno.ENODEV, rule=rule, side="target")
-    return settings, device.type
-
-
-def _is_hex(text: str, digits: int) -> bool:
-    return len(text) == digits and all(character in "0123456789abcdef" for character in text)
+    units = device.params.get("aggregator", 1)
+    assert isinstance(units, int)
+    return said(settings.device_id, device.type.name, settings.software_version, units, _need(device.type))

@@ -1,6 +1,8 @@
 """mtty, the kernel's sample (samples/vfio-mdev/mtty.c): serial ports that nobody plugs anything into."""
 
-from mdevfs.vendor import DeviceModel, Int, Mdev, MdevType, VendorDriver, show
+from mdevfs.vendor import DeviceModel, Int, Mdev, MdevType, Str, VendorDriver, show
+
+MAGIC = "0x7e9d09898c3e2c4e"
 
 
 class Mtty(VendorDriver):
@@ -14,9 +16,17 @@ class Mtty(VendorDriver):
         MdevType("1", name="Single port serial", weight=1, params={"ports": 1}),
         MdevType("2", name="Dual port serial", weight=2, params={"ports": 2}),
     ]
+    # The header of its migration data: the kernel refuses any other with EFAULT, in one check for all.
+    # What has one value alone need not be said: it is off, and the string is short.
     model = DeviceModel(
         "kernel.org/mtty",
-        params=[Int("ports", init=1, allowed=range(1, 3), doc="serial ports of the PCI function")],
+        params=[
+            Str("magic", MAGIC, off=MAGIC, allowed=[MAGIC], doc="of the migration data"),
+            Int("major", 1, off=1, allowed=[1], doc="version of the migration data, incompatible changes"),
+            Int("minor", 0, off=0, allowed=[0], doc="version of the migration data, compatible changes"),
+            Int("flags", 0, off=0, allowed=[0], doc="of the migration data, none is known"),
+            Int("ports", init=1, allowed=range(1, 3), doc="serial ports of the PCI function"),
+        ],
     )
 
     @show("vendor/sample_mdev_dev")

@@ -1,13 +1,13 @@
 """Intel QAT, the 4xxx: crypto and compression, shared as virtual functions (drivers/vfio/pci/qat of Linux 6.12).
 
-The services as a set are the migration_version discussion's (2020). What the kernel's driver checks of a 4xxx VF's state is here
-as it fits: `extdc` a subset, `svcmap` equal, the state's version not above the target's. Its rate limits, which a
-target must not undercut, are left out.
+The services as a set are the migration_version discussion's (2020). What the kernel's driver checks of a 4xxx VF's
+state is here as it fits: `extdc` a subset, `svcmap` equal, the state's version not above the target's. Its rate limits,
+which a target must not undercut, are left out.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,7 @@ from mdevfs.vendor import Settings as Base
 SERVICES = ("asym", "sym", "dc")
 MAX_VFS = 16
 NONE: frozenset[str] = frozenset()
+Word = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
 
 
 class Qat(VendorDriver):
@@ -52,7 +53,7 @@ class Qat(VendorDriver):
         services: frozenset[Literal["asym", "sym", "dc"]] = Field(
             default=frozenset({"asym", "sym"}), min_length=1, description="what the device is configured to do"
         )
-        extdc: frozenset[str] = Field(default=NONE, description="words for extended compression capabilities")
+        extdc: frozenset[Word] = Field(default=NONE, description="words for extended compression capabilities")
         svcmap: str = Field(
             default="",
             pattern=r"^((asym|sym|dc)(\.(asym|sym|dc)){3})?$",

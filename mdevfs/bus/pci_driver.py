@@ -125,22 +125,12 @@ class PciDriver(Driver):
             # pci_device_can_probe
             if physical is not None and not physical.autoprobe and device.override.name is None:
                 raise KernelError(errno.ENODEV)
-            await self._really_probe(device)
-
-    async def _really_probe(self, function: PciFunction) -> None:
-        """really_probe: the driver is there before its probe, so that events of the probe carry DRIVER."""
-        function.enabled += self.enables
-        self.link(function)
-        function.refresh()
-        try:
-            await self.probe(function)
-        except BaseException:
-            function.enabled -= self.enables
-            self.unlink(function)
-            raise
-        finally:
-            function.refresh()
-        function.send("bind")
+            device.enabled += self.enables
+            try:
+                await super().bind(device)
+            except BaseException:
+                device.enabled -= self.enables
+                raise
 
     async def unbind(self, device: Device) -> None:
         """Lets a function go that stays. Raises KernelError ENODEV if it has gone to another driver meanwhile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -170,8 +171,8 @@ def _print(driver: dict[str, Any]) -> None:
     _rows(_settings_rows(driver["settings"]), "none")
     if model := driver["model"]:
         _print_model(model)
-    if machines := driver["machine_types"]:
-        _print_machines(machines, driver["tier"])
+    if driver["machine_types"]:
+        _print_machines(driver)
     if broken := driver["broken"]:
         print_block("\nBroken releases", "\n".join(map(_broken_line, broken)))
     if codes := driver["codes"]:
@@ -227,20 +228,28 @@ def _parameter_row(one: dict[str, Any]) -> tuple[str, str, str, str, str]:
     return one["name"], f"{one['type']}, {one['allowed']}", f"init {one['init']}", off, doc
 
 
-def _print_machines(machines: list[dict[str, Any]], strict: str) -> None:
+def _print_machines(driver: dict[str, Any]) -> None:
     from mdevfs.migration.machine import PROMISES
 
-    print("\nMachine types, what is promised and the compat properties that they set:")
-    print_table((_machine_row(one) for one in machines), "    ")
-    print(f"    of all, the strictest: {strict}")
+    machines = driver["machine_types"]
+    own = {one["compat"] for one in driver["model"]["parameters"]} if driver["model"] else set()
+    alike = [(key, [one["name"] for one in same]) for key, same in groupby(machines, lambda one: _promise(one, own))]
+    print("\nMachine types, what is promised, and the compat properties that they set of its parameters:")
+    print_table(((_span(names), promise, what) for (promise, what), names in alike), "    ")
+    print(f"    of all, the strictest: {driver['tier']}")
     promises = {one["promise"] for one in machines}
     print_table(((name, what) for name, what in PROMISES.items() if name in promises), "      ")
 
 
-def _machine_row(one: dict[str, Any]) -> tuple[str, str, str]:
-    properties = ", ".join(f"{name}={value}" for name, value in one["compat"].items())
+def _promise(one: dict[str, Any], own: set[str]) -> tuple[str, str]:
+    properties = ", ".join(f"{name}={value}" for name, value in one["compat"].items() if name in own)
     blocker = f"blocked: {one['blocker']}" if one["blocker"] else ""
-    return one["name"], one["promise"], "; ".join(filter(None, (blocker, properties))) or "none"
+    return one["promise"], "; ".join(filter(None, (blocker, properties))) or "none"
+
+
+def _span(names: list[str]) -> str:
+    """Machine types that follow each other."""
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
 def _broken_line(one: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,14 +34,15 @@ def _describe(name: str, path: Path) -> dict[str, Any]:
     from mdevfs.host.read import read
 
     drivers = dict.fromkeys(device.driver for device in read(str(path)).file.device)
-    return {"name": name, "description": first_comment(path), "drivers": list(drivers), "path": str(path)}
+    return {"name": name, "description": first_sentence(path), "drivers": list(drivers), "path": str(path)}
 
 
-def first_comment(path: Path) -> str:
-    """What the file says of itself in its first line; "" when that is no comment."""
+def first_sentence(path: Path) -> str:
+    """What the file says of itself in the comment that it begins with; "" when it begins with none."""
     with path.open(encoding="utf-8") as file:
-        line = file.readline()
-    return line.removeprefix("#").strip() if line.startswith("#") else ""
+        lines = list(takewhile(lambda line: line.startswith("#"), file))
+    comment = " ".join(line.removeprefix("#").strip() for line in lines)
+    return re.split(r"(?<=\.)\s", comment, maxsplit=1)[0]
 
 
 @app.command(epilog="Example: mdevfs host check ./host.toml")

@@ -29,7 +29,7 @@ def models_of(given: str) -> Models:
     """
     from mdevfs.host.read import shipped
 
-    if os.path.isdir(given) and given not in shipped():
+    if Path(given).is_dir() and given not in shipped():
         return in_tree(Path(given))
     import trio
 

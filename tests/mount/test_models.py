@@ -1,84 +1,122 @@
-"""The models of a mounted host, read by paths alone, are those of the host that was built from the same file."""
+"""Device models on a real mount, with a plain shell and with mdevctl."""
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
+import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mdevfs.host.read import shipped
 from tests.mount.conftest import Mount
-from tests.mount.server import mdevfs
+from tests.mount.server import LIMIT, Server, codes, mdevfs, new_uuid, read, run, verdict, write, write_errno
 
-HOST = """
-[host]
-name = "several"
-machine = "pc-8.1"
-drivers = ["./nic.py"]
+PARENT = "devices/virtual/my_nic/my_nic"
+TYPE = f"{PARENT}/mdev_supported_types/my_nic-nic"
+MODEL = "vendor-a.com/my-nic"
 
-[[device]]
-driver = "nic"
-
-[[device]]
-driver = "mtty"
-
-[[device]]
-driver = "mdpy"
-
-[[device]]
-driver = "i915"
-"""
-
-DRIVER = """
-from mdevfs.vendor import Bool, DeviceModel, MdevType, Tier, VendorDriver, chain
-
-
-class Nic(VendorDriver):
-    api = 1
-    name = "nic"
-    types = [MdevType("b"), MdevType("a")]
-    model = DeviceModel(
-        "vendor-a.com/nic",
-        params=[Bool("rss", init=True, off=False, doc="spreads", compat="nic.rss")],
-        versions={"1": {}, "2": {"rss": True}},
-    )
-    machine_types = chain(("pc-8.1", {"nic.rss": "off"}))
-    tiers = {"microvm": Tier("unmigratable", "no room")}
+# RFC v3: write every off value, then the source's list, one by one; any error means no.
+PREPARE = """
+set -e
+target=$1 source=$2
+for name in $(ls "$target/migration"); do
+    off=$(sed -n "/\\"$name\\": {/,/}/s/.*\\"off_value\\": \\"\\(.*\\)\\".*/\\1/p" "$target/mdev_type/migration_info.json")
+    [ -z "$off" ] || echo "$off" > "$target/migration/$name"
+done
+string=$(cat "$source/migration_version")
+for item in $(echo "${string#*,}" | tr , ' '); do
+    [ "$item" = "$string" ] || echo "${item#*=}" > "$target/migration/${item%%=*}"
+done
+cat "$source/migration_version" > "$target/migration_version"
 """
 
 
-def models(host: object) -> Any:
-    done = mdevfs("host", "models", str(host), "--json")
+def make(server: Server, number: int, arguments: str = "") -> Path:
+    write(server.root / TYPE / "create", new_uuid(number) + arguments)
+    return server.root / PARENT / new_uuid(number)
+
+
+def shell(script: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    return run("sh", "-c", script, "sh", *arguments)
+
+
+def test_arguments_from_a_shell(mount: Mount) -> None:
+    root = mount("my_nic").root
+    create = f'echo {new_uuid(1)},version=2,rx-filter-size=48 > "$1/create"'
+    assert shell(create, root / TYPE).returncode == 0
+    mdev = root / PARENT / new_uuid(1)
+    assert read(mdev / "migration_version") == f"{MODEL},rx-filter-size=48\n"
+    for arguments, code in ((",", "argument-malformed"), (",version=9", "version-unknown")):
+        assert write_errno(root / TYPE / "create", new_uuid(2) + arguments) == errno.EINVAL
+        assert codes(verdict(root / TYPE / "mdevfs/last_verdict")) == [code]
+    assert not (root / PARENT / new_uuid(2)).exists()
+
+
+@pytest.mark.parametrize("arguments", ["", ",version=1", ",rx-filter-size=7"])
+def test_a_target_is_prepared_with_plain_writes(mount: Mount, arguments: str) -> None:
+    source, target = make(mount("my_nic"), 1, arguments), make(mount("my_nic"), 2, ",rx-filter-size=99")
+    done = shell(PREPARE, target, source)
     assert (done.returncode, done.stderr) == (0, "")
-    found = json.loads(done.stdout)
-    assert found.pop("host") == str(host)
-    return found
+    assert read(target / "migration_version") == read(source / "migration_version")
 
 
-@pytest.mark.parametrize("host", sorted(shipped()))
-def test_a_shipped_host_tells_the_same_both_ways(host: str, mount: Mount) -> None:
-    assert models(mount(host).root) == models(host)
+def test_a_device_in_use_is_not_prepared(mount: Mount) -> None:
+    server = mount("my_nic")
+    source, target = make(server, 1), make(server, 2)
+    assert shell('echo 1 > "$1/mdevfs/in_use"', target).returncode == 0
+    done = shell(PREPARE, target, source)
+    assert done.returncode != 0
+    assert "busy" in done.stderr or "I/O error" in done.stderr  # dash has one text for all errors
+    assert codes(verdict(target / "mdevfs/last_verdict")) == ["in-use"]
+    assert "in-use: rx-filter-size: " in server.log
+    assert shell('echo 0 > "$1/mdevfs/in_use"', target).returncode == 0
+    assert shell(PREPARE, target, source).returncode == 0
 
 
-def test_a_host_of_several_drivers_tells_the_same_both_ways(mount: Mount, place: Path) -> None:
-    (place / "nic.py").write_text(DRIVER)
-    (place / "several.toml").write_text(HOST)
-    found = models(mount(place / "several.toml").root)
-    assert found == models(place / "several.toml")
-    assert list(found["parents"]) == ["0000:00:02.0", "mdpy", "mtty", "nic"]
-    assert found["parents"]["mdpy"] == {}
-    nic = found["parents"]["nic"]
-    assert list(nic) == ["nic-a", "nic-b"]
-    about = nic["nic-a"]["models"]["vendor-a.com/nic"]
-    assert (about["latest"], about["tier"]) == ("2", "versioned")
-    assert about["tiers"] == {"pc-8.1": "versioned", "microvm": "unmigratable"}
+def test_a_source_that_cannot_migrate(mount: Mount) -> None:
+    gpu = mount('[[device]]\ndriver = "i915"\naddress = "0000:00:02.0"\nsettings = { generation = 11 }\n')
+    kind = gpu.root / "devices/pci0000:00/0000:00:02.0/mdev_supported_types/i915-GVTg_V5_4"
+    done = mdevfs("check", "--json", kind, kind)
+    assert done.returncode == 1
+    assert codes(json.loads(done.stdout)) == ["source-cannot-migrate"]
 
 
-def test_models_of_an_ended_host_cannot_be_read(mount: Mount) -> None:
-    server = mount("mtty")
-    server.end()
-    done = mdevfs("host", "models", str(server.root))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "shows no host" in done.stderr
+# -- mdevctl, in a mount namespace where the host's directories lie over /sys
+
+IN_NAMESPACE = """
+set -e
+for name in bus class devices module; do
+    [ ! -d "$1/$name" ] || mount --rbind "$1/$name" "/sys/$name"
+done
+mount -t tmpfs none /etc/mdevctl.d
+mkdir -p /etc/mdevctl.d/scripts.d/callouts /etc/mdevctl.d/scripts.d/notifiers
+mdevctl define --uuid "$2" --parent my_nic --type my_nic-nic
+mdevctl modify --uuid "$2" --addattr migration/rx-filter-size --value "$3"
+mdevctl start --uuid "$2"
+"""
+
+
+def with_mdevctl(root: Path, uuid: str, value: str) -> subprocess.CompletedProcess[str]:
+    """Defines an mdev with the parameter's value, and starts it."""
+    namespace = ("unshare", "--mount", "--propagation", "private")
+    return run("timeout", str(LIMIT / 2), *namespace, "sh", "-c", IN_NAMESPACE, "sh", root, uuid, value)
+
+
+def test_mdevctl_sets_parameters(mount: Mount) -> None:
+    for tool, package in (("mdevctl", "mdevctl"), ("unshare", "util-linux")):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool} of the package {package}")
+    if not Path("/etc/mdevctl.d").is_dir():
+        pytest.skip("needs /etc/mdevctl.d of the package mdevctl")
+    server = mount("my_nic")
+    if run("unshare", "--mount", "mount", "--rbind", server.root / "bus", "/sys/bus").returncode != 0:
+        pytest.skip("needs the right to mount in a namespace of its own")
+    done = with_mdevctl(server.root, new_uuid(1), "32")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read(server.root / PARENT / new_uuid(1) / "migration_version") == f"{MODEL},rx-filter-size=32\n"
+    done = with_mdevctl(server.root, new_uuid(2), "512")
+    assert done.returncode != 0
+    assert "value-not-allowed: rx-filter-size: " in server.log
+    assert not (server.root / PARENT / new_uuid(2)).exists()

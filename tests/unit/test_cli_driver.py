@@ -37,7 +37,7 @@ class Nic(VendorDriver):
         ],
         versions={"1": {}, "2": {"size": 32}},
     )
-    machine_types = chain(("pc-8.1", {"nic.rss": "off"}), ("pc-8.0", {"nic.old": "on"}))
+    machine_types = chain(("pc-8.1", {"nic.rss": "off"}), ("pc-8.0", {"other.old": "on"}), ("pc-7.2", {}))
     tiers = {"microvm": Tier("unmigratable", "its queues are in the firmware")}
     broken = [Broken("8.2.0", "rss", "nic.rss", "off", "8.2.1", "its list of 8.1 forgot nic.rss")]
     pages = [Page("nic-tired", "tired", "It sleeps.", "at night", "target", "Wait.", "none")]
@@ -89,7 +89,8 @@ def test_a_description_holds_what_is_promised_for_each_machine_type() -> None:
     found = describe(Found(Nic, "here"))
     assert found["machine_types"] == [
         {"name": "pc-8.1", "promise": "versioned", "blocker": "", "compat": {"nic.rss": "off"}},
-        {"name": "pc-8.0", "promise": "versioned", "blocker": "", "compat": {"nic.rss": "off", "nic.old": "on"}},
+        {"name": "pc-8.0", "promise": "versioned", "blocker": "", "compat": {"nic.rss": "off", "other.old": "on"}},
+        {"name": "pc-7.2", "promise": "versioned", "blocker": "", "compat": {"nic.rss": "off", "other.old": "on"}},
         {"name": "microvm", "promise": "unmigratable", "blocker": "its queues are in the firmware", "compat": {}},
     ]
     assert found["tier"] == "versioned"
@@ -133,10 +134,9 @@ def test_info_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         "    1: all off\n"
         "    2: size=32\n"
         "\n"
-        "Machine types, what is promised and the compat properties that they set:\n"
-        "    pc-8.1   versioned     nic.rss=off\n"
-        "    pc-8.0   versioned     nic.rss=off, nic.old=on\n"
-        "    microvm  unmigratable  blocked: its queues are in the firmware\n"
+        "Machine types, what is promised, and the compat properties that they set of its parameters:\n"
+        "    pc-8.1 to pc-7.2  versioned     nic.rss=off\n"
+        "    microvm           unmigratable  blocked: its queues are in the firmware\n"
         "    of all, the strictest: versioned\n"
         "      versioned     forward migration is promised, and backward where compat properties cover every change\n"
         "      unmigratable  it does not migrate\n"

@@ -30,6 +30,7 @@ def test_list_names_every_shipped_host_with_a_description(capsys: pytest.Capture
     hosts = {host["name"]: host for host in json_of(capsys, "host", "list", "--json")["hosts"]}
     assert set(hosts) >= NAMES
     assert all(host["description"] and host["drivers"] for host in hosts.values())
+    assert all(host["description"].endswith(".") for host in hosts.values())
     assert hosts["kernel-samples"]["drivers"] == ["mtty", "mdpy", "mbochs"]
     assert Path(hosts["mtty"]["path"]) == shipped()["mtty"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from mdevfs.migration.model import DeviceModel, Values
@@ -16,7 +14,7 @@ UUIDS = [f"facade00-0000-4000-8000-{number:012x}" for number in range(2)]
 
 
 @pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every string that is built from now on; the model still builds it."""
     strings: list[str] = []
     write = DeviceModel.write
@@ -26,7 +24,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return strings[-1]
 
     monkeypatch.setattr(DeviceModel, "write", counted)
-    yield strings
+    return strings
 
 
 async def test_a_string_is_built_once_per_configuration(built: list[str]) -> None:

@@ -14,6 +14,7 @@ import trio
 import trio.testing
 from attrs import field, frozen
 
+from mdevfs.errors import escape
 from mdevfs.host.host import Host
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.migration.catalogue import load
@@ -132,7 +133,7 @@ CASES = [
     Case(f"{MDEV}/migration/size", "064", NO, "value-malformed", "size", "064", "64", MADE),
     Case(f"{MDEV}/migration/size", "32", errno.EBUSY, "in-use", "size", "32", "64", USED),
     # strings that are nobody's
-    Case(STRING, "\n", NO, "string-empty", source=""),
+    Case(STRING, "\n", NO, "string-empty"),
     Case(STRING, "a" * 4095, NO, "string-too-long"),
     Case(STRING, f"{OWN}\r", NO, "string-not-printable"),
     Case(STRING, f"{OWN}\n{OWN}", NO, "string-several-lines"),
@@ -217,7 +218,7 @@ async def test_a_refusal(tmp_path: Path, told: pytest.LogCaptureFixture, case: C
     assert line.startswith(f"{found['target']}: {found['operation']} of ")
     assert case.code in line
     for value in (case.parameter, case.source, case.target):
-        assert value is None or value.encode("unicode_escape").decode() in line
+        assert value is None or escape(value) in line
     for text in (line, str(caught.value)):
         assert case.code in text or case.code in ("refused", "driver-fault")
         assert case.parameter is None or f"{case.parameter}: " in text
