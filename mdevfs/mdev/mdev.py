@@ -11,7 +11,7 @@ from mdevfs.bus.device import Device
 from mdevfs.bus.kobject import KobjectDirectory
 from mdevfs.bus.subsystem import Subsystem
 from mdevfs.mdev.models import mdev_entries
-from mdevfs.migration.handshake import verdict_entries, version_entry
+from mdevfs.migration.handshake import version_entry
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Journal, Record, Verdict
 from mdevfs.sysfs.entries import Attribute, Directory, Entry, Link
@@ -82,8 +82,6 @@ class Mdev(Device):
             entries.update(mdev_entries(self))
             if driver.migrates and "migration_version" in core.interfaces:
                 entries |= version_entry(self)
-            if "verdicts" in core.interfaces:
-                entries |= verdict_entries(self, driver.migrates)
         return entries
 
     def directory(self) -> Directory:

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import trio
 
 from mdevfs.migration.arguments import parameter_value
+from mdevfs.migration.handshake import verdict_entries
 from mdevfs.migration.machine import strictest
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Parameter
 from mdevfs.migration.verdict import Reason, Refused, RefusedVerdict, Verdict
-from mdevfs.sysfs.entries import Attribute, Entry, WholeFile
+from mdevfs.sysfs.entries import Attribute, Deferred, Entry, WholeFile
 from mdevfs.sysfs.parse import kstrtobool, word
 
 if TYPE_CHECKING:
@@ -57,15 +58,23 @@ def _compatible(kind: Type) -> str:
 
 
 def mdev_entries(mdev: Mdev) -> Mapping[str, Entry]:
-    """`migration/<parameter>` and `mdevfs/in_use`."""
-    model, interfaces = mdev.type.model, mdev.mdev_core.interfaces
+    """The folders `migration/` and `mdevfs/`, made when somebody looks into them."""
+    model, interfaces, driver = mdev.type.model, mdev.mdev_core.interfaces, mdev.parent.driver
     entries: dict[str, Entry] = {}
     if model is not None and "models" in interfaces:
-        for param in model.params:
-            entries[f"migration/{param.name}"] = _parameter(mdev, param)
+        entries["migration"] = Deferred(lambda: {param.name: _parameter(mdev, param) for param in model.params})
+    own: list[Callable[[], Mapping[str, Entry]]] = []
+    if "verdicts" in interfaces:
+        own.append(lambda: verdict_entries(mdev, driver.migrates))
     if "state" in interfaces:
-        entries["mdevfs/in_use"] = Attribute(lambda: f"{int(mdev.idle is not None)}\n", lambda data: _use(mdev, data))
+        own.append(lambda: _state_entries(mdev))
+    if own:
+        entries["mdevfs"] = Deferred(lambda: {name: entry for make in own for name, entry in make().items()})
     return entries
+
+
+def _state_entries(mdev: Mdev) -> Mapping[str, Entry]:
+    return {"in_use": Attribute(lambda: f"{int(mdev.idle is not None)}\n", lambda data: _use(mdev, data))}
 
 
 def _parameter(mdev: Mdev, param: Parameter) -> Attribute:

@@ -15,7 +15,7 @@ from mdevfs.migration.handshake import verdict_entries, version_entry
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Journal, Record, Verdict
-from mdevfs.sysfs.entries import Attribute, Entry, Overlay
+from mdevfs.sysfs.entries import Attribute, Deferred, Entry, Overlay
 
 if TYPE_CHECKING:
     from mdevfs.mdev.core import MdevCore
@@ -104,7 +104,7 @@ class Type(Kobject):
         if driver.migrates and "migration_version" in core.interfaces:
             entries |= version_entry(self)
         if "verdicts" in core.interfaces:
-            entries |= verdict_entries(self, driver.migrates)
+            entries["mdevfs"] = Deferred(lambda: verdict_entries(self, driver.migrates))
         return {**entries, **type_entries(self), **driver.type_entries(self)}
 
     def _show_available(self) -> str | Awaitable[str]:

@@ -110,12 +110,12 @@ def version_entry(endpoint: Endpoint) -> dict[str, Entry]:
 
 
 def verdict_entries(endpoint: Endpoint, handshake: bool = True) -> dict[str, Entry]:
-    """`mdevfs/last_verdict`, and `mdevfs/check` where there is a handshake to ask for: the family `verdicts`."""
+    """What the family `verdicts` shows in `mdevfs/`: `last_verdict`, and `check` where there is a handshake."""
 
     def last() -> str:
         return endpoint.last_verdict.json() if endpoint.last_verdict is not None else ""
 
-    entries: dict[str, Entry] = {"mdevfs/last_verdict": WholeFile(last)}
+    entries: dict[str, Entry] = {"last_verdict": WholeFile(last)}
     if handshake:
-        entries["mdevfs/check"] = SessionFile(lambda: CheckSession(endpoint))
+        entries["check"] = SessionFile(lambda: CheckSession(endpoint))
     return entries

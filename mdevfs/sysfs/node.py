@@ -39,6 +39,7 @@ class Node:
         "mode",
         "name",
         "parent",
+        "place",
         "salt",
         "waiters",
     )
@@ -54,6 +55,7 @@ class Node:
         self.children: dict[str, Node | int] | None = None
         self.memory: Memory | None = None
         self.waiters: list[Callable[[], None]] | None = None
+        self.place = ""  # a directory's path
         self.dead = False
         self.lookups = self.events = 0
 

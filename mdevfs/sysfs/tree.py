@@ -46,7 +46,7 @@ class Tree:
         self.stale: list[tuple[int, str]] = []
         self.touched: set[int] = set()
         self.generation = 0
-        self._found: dict[str, Node] = {}
+        self._directories: dict[str, Node] = {}  # those that somebody knows, by path
 
     # -- finding
 
@@ -91,6 +91,9 @@ class Tree:
         if parent.children is None:
             parent.children = {}
         parent.children[name] = node
+        if stat.S_ISDIR(mode):
+            node.place = f"{parent.place}/{name}" if parent.place else name
+            self._directories[node.place] = node
         return node
 
     def _inode(self, parent: Node, name: str, salt: int) -> int:
@@ -147,26 +150,24 @@ class Tree:
             if node.memory is not None and not node.dead:
                 return
             self.nodes.pop(node.inode, None)
+            self._drop(node)
             siblings = node.parent.children
             if siblings is not None and siblings.get(node.name) is node:
                 del siblings[node.name]
             node = node.parent
 
+    def _drop(self, node: Node) -> None:
+        if node.place and self._directories.get(node.place) is node:
+            del self._directories[node.place]
+
     def known(self, path: str) -> Node | None:
         """The node at a path if anybody knows it already."""
-        found = self._found.get(path)
-        if found is not None and not found.dead and self.nodes.get(found.inode) is found:
-            return found
-        node = self.root
-        for name in path.split("/") if path else ():
-            child = self._held(node, name)
-            if child is None:
-                return None
-            node = child
-        if len(self._found) > MANY:
-            self._found.clear()
-        self._found[path] = node
-        return node
+        directory = self._directories.get(path)
+        if directory is not None or not path:
+            return directory or self.root
+        above, _, name = path.rpartition("/")
+        parent = self._directories.get(above) if above else self.root
+        return self._held(parent, name) if parent is not None else None
 
     def walk(self, path: str, follow: bool = True) -> Node:
         """The node at a path, through links; for callers in this process. Call `trim` on it when done."""
@@ -280,6 +281,7 @@ class Tree:
             dying.extend(self._children(one))
             one.children = None
             one.dead = True
+            self._drop(one)
             one.wake()
             self._release(one)
 

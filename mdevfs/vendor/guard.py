@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from mdevfs.migration.machine import Broken, Machine, Tier, compat_values
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import YES, Reason, Refused, RefusedVerdict, Verdict
-from mdevfs.sysfs.entries import Attribute, Entry
+from mdevfs.sysfs.entries import Attribute, Deferred, Entry, nest
 from mdevfs.vendor.api import AttributeMark, Device, Owner, VendorDriver, migrates, model_of
 
 log = logging.getLogger("mdevfs.vendor")
@@ -46,6 +47,8 @@ class GuardedDriver:
         self.slow_remove = _blocks(driver.remove)
         self._slow_available = _blocks(driver.available)
         self._attributes = _attributes(driver)
+        self._layouts: dict[Owner, Mapping[str, Sequence[str]]] = {}
+        self._own_available = type(driver).available is VendorDriver.available
         self._threads = trio.CapacityLimiter(THREADS)
         # A handshake that is nothing but the declared model runs no vendor code.
         own = type(driver).check, type(driver).migration_string
@@ -100,8 +103,9 @@ class GuardedDriver:
     def available(self, type: Type) -> int | Awaitable[int]:
         if self._slow_available:
             return self._in_thread(type, "available", self.driver.available, self._number(type), (type,))
+        if self._own_available:  # ours: no vendor code to guard
+            return self.driver.available(type)
         number = self.run(type, "available", self.driver.available, type)
-        # Read often: the common case takes no detour.
         return number if number.__class__ is int and number >= 0 else self._number(type)(number)
 
     def _number(self, type: Type) -> Callable[[object], int]:
@@ -224,11 +228,28 @@ class GuardedDriver:
         return self._entries("parent", parent, parent.core.kernel)
 
     def _entries(self, owner: Owner, device: Device, kernel: Kernel) -> dict[str, Entry]:
+        """Attributes, and folders of them that are made when somebody looks into them."""
         entries: dict[str, Entry] = {}
-        for path, hooks in self._attributes.get(owner, {}).items():
-            if all(kernel.since(mark.since) for mark, _ in hooks.values()):
-                entries[path] = self._attribute(path, hooks, device)
+        for folder, paths in self._layout(owner, kernel).items():
+            if folder:
+                entries[folder] = Deferred(functools.partial(self._folder, owner, folder, paths, device))
+            else:
+                entries |= {path: self._attribute(path, self._attributes[owner][path], device) for path in paths}
         return entries
+
+    def _folder(self, owner: Owner, folder: str, paths: Sequence[str], device: Device) -> dict[str, Entry]:
+        hooks = self._attributes[owner]
+        return nest({path[len(folder) + 1 :]: self._attribute(path, hooks[path], device) for path in paths})
+
+    def _layout(self, owner: Owner, kernel: Kernel) -> Mapping[str, Sequence[str]]:
+        """The attributes' paths by their first folder, "" for none; a driver serves one host, so one kernel."""
+        if owner not in self._layouts:
+            layout: dict[str, list[str]] = {}
+            for path, hooks in self._attributes.get(owner, {}).items():
+                if all(kernel.since(mark.since) for mark, _ in hooks.values()):
+                    layout.setdefault(path.partition("/")[0] if "/" in path else "", []).append(path)
+            self._layouts[owner] = layout
+        return self._layouts[owner]
 
     def _attribute(self, path: str, hooks: Hooks, device: Device) -> Attribute:
         where = f"{device.path}/{path}"

@@ -22,7 +22,8 @@ PREPARE = """
 set -e
 target=$1 source=$2
 for name in $(ls "$target/migration"); do
-    off=$(sed -n "/\\"$name\\": {/,/}/s/.*\\"off_value\\": \\"\\(.*\\)\\".*/\\1/p" "$target/mdev_type/migration_info.json")
+    info="$target/mdev_type/migration_info.json"
+    off=$(sed -n "/\\"$name\\": {/,/}/s/.*\\"off_value\\": \\"\\(.*\\)\\".*/\\1/p" "$info")
     [ -z "$off" ] || echo "$off" > "$target/migration/$name"
 done
 string=$(cat "$source/migration_version")

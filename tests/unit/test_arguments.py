@@ -124,12 +124,13 @@ class Sys(InProcess):
         try:
             assert await self.write(f"{self.kind(suffix)}/create", data) == len(data)
         except OSError as error:
-            assert [path for path, _ in self.tree.everything()] == before
-            assert await self.read(f"{self.kind(suffix)}/available_instances") == room
-            check_tree(self.tree)
-            assert error.errno is not None
-            return error.errno
-        return 0
+            code = error.errno or -1
+        else:
+            return 0
+        assert [path for path, _ in self.tree.everything()] == before
+        assert await self.read(f"{self.kind(suffix)}/available_instances") == room
+        check_tree(self.tree)
+        return code
 
     async def values(self) -> dict[str, str]:
         names = self.list(f"{MDEV}/migration")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +14,6 @@ from attrs import evolve
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mdevfs.errors import MdevfsError
 from mdevfs.migration import arguments
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Int, Set
@@ -228,8 +229,8 @@ def started() -> tuple[InProcess, Dump]:
             text = head.format('["migration_version", "models", "compatible_devices", "verdicts", "state"]')
             host = await host_of(text + '[[device]]\ndriver = "nic"\n[[device]]\ndriver = "whole"\n', folder)
         sys = InProcess(host.tree)
-        for uuid, arguments in zip(UUIDS, ("", ",size=0,log=on", ",services=dc"), strict=True):
-            await sys.write(f"{TYPES}/nic-any/create", uuid + arguments)
+        for uuid, more in zip(UUIDS, ("", ",size=0,log=on", ",services=dc"), strict=True):
+            await sys.write(f"{TYPES}/nic-any/create", uuid + more)
         await sys.write(f"bus/mdev/devices/{UUIDS[2]}/mdevfs/in_use", "1")
         return sys, await dump(sys)
 
@@ -253,11 +254,11 @@ def test_nothing_written_to_a_handshake_changes_a_tree(target: str, data: list[b
 
     async def write_all() -> Dump:
         for one in data:
-            for name in ("migration_version", "mdevfs/check"):
-                try:
-                    await sys.write(f"{target}/{name}", one)
-                except OSError as error:
-                    assert isinstance(error.__cause__, MdevfsError)
+            with suppress(OSError):
+                await sys.write(f"{target}/migration_version", one)
+            check = await sys.open(f"{target}/mdevfs/check", os.O_RDWR)
+            assert await check.write(0, one) == min(len(one), 4096)
+            assert await check.read(0, 1 << 20) or not one
         return await dump(sys)
 
     assert trio.run(write_all) == before

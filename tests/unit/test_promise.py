@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -49,6 +50,17 @@ def allowed(about: dict[str, Any], text: str) -> bool:
         return set(text.split("+") if text else []) <= set(values)
     ranges = [match for value in values if about["type"] == "int" and (match := RANGE.match(value))]
     return text in values or any(int(match[1]) <= int(text) <= int(match[2]) for match in ranges)
+
+
+def edges(model: dict[str, Any]) -> Iterator[str]:
+    """Arguments for a device of each version, and for one of each parameter's least and greatest value."""
+    yield from (f"version={version}" for version in model.get("versions", {}))
+    for name, about in model["params"].items():
+        texts = [about["off_value"]] if "off_value" in about else []
+        for value in about.get("allowed_values", []):
+            match = RANGE.match(value) if about["type"] == "int" else None
+            texts += match.groups() if match else [value]
+        yield from (f"{name}={text}" for text in dict.fromkeys(texts))
 
 
 def predict(info: dict[str, Any], source: Source) -> bool:
@@ -107,12 +119,16 @@ class Machine(InProcess):
         return f"{kind.parent.path}/{uuid}"
 
     async def sources(self, kind: Type) -> list[Source]:
-        """A device as it comes, and one of each version; none where the string is the driver's own form."""
+        """A device as it comes, one of each version, and one of each parameter's edges; none where the string is the
+        driver's own form."""
         (model,) = (await self.info(kind))["models"].items()
         found = []
-        for given in ("", *(f",version={version}" for version in model[1].get("versions", {}))):
+        for given in ("", *(f",{argument}" for argument in edges(model[1]))):
             path = await self.make(kind, given)
-            assert path is not None, (self.name, kind.name, given)
+            if path is None:
+                verdict = json.loads(await self.read(f"{kind.path}/mdevfs/last_verdict"))
+                assert [one["code"] for one in verdict["reasons"]] == ["no-instances"], (self.name, kind.name, given)
+                continue
             try:
                 string = (await self.read(f"{path}/migration_version")).removesuffix("\n")
             except OSError:  # it does not migrate on this host

@@ -242,8 +242,8 @@ async def test_a_parent_that_goes_takes_no_more(tmp_path: Path) -> None:
 
 
 async def test_a_device_that_cannot_migrate_says_so_when_it_is_read(tmp_path: Path) -> None:
-    for type, path, code in (("", kind("never"), "cannot-migrate"), ("pc-0.9", NIC, "blocked")):
-        one = await machine(tmp_path, type)
+    for name, path, code in (("", kind("never"), "cannot-migrate"), ("pc-0.9", NIC, "blocked")):
+        one = await machine(tmp_path, name)
         with pytest.raises(OSError, match=code) as caught:
             await one.read(f"{path}/migration_version")
         assert caught.value.errno == errno.ENODEV

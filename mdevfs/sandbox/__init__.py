@@ -1,0 +1,1 @@
+"""A command on an emulated host: private namespaces, sysfs's magic, uevents over netlink."""

@@ -1,0 +1,190 @@
+"""Linux's namespaces and mounts through libc: one small function for each system call.
+
+What fails raises MachineError, saying what the machine lacks and how to mend it. Python's own `os.unshare` and
+`os.setns` came with 3.12.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from mdevfs.errors import MachineError
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+_NAMES = {CLONE_NEWUSER: "user", CLONE_NEWNS: "mount", CLONE_NEWNET: "network", CLONE_NEWPID: "PID"}
+
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+MNT_DETACH = 2
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+# A setting that forbids user namespaces: where it stands, the value that forbids, what mends it.
+_SETTINGS = (
+    ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
+    ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
+    (
+        "kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile with `userns,`",
+    ),
+)
+_CONTAINER = "in a container, start it with --privileged, or with --cap-add SYS_ADMIN and seccomp=unconfined"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+_libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+
+
+def unshare(flags: int) -> None:
+    """unshare(2). Raises MachineError naming the namespaces, and what forbids them."""
+    if _libc.unshare(flags) != 0:
+        names = ", ".join(name for flag, name in _NAMES.items() if flags & flag)
+        raise MachineError(f"cannot make private namespaces ({names}): {_last_error()}; {_mend()}")
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """setns(2): joins the namespace that `descriptor` stands for. Raises MachineError."""
+    if _libc.setns(descriptor, kind) != 0:
+        raise MachineError(f"cannot join the {_NAMES.get(kind, 'given')} namespace: {_last_error()}; {_mend()}")
+
+
+def mount(kind: str, target: Path, options: str = "", flags: int = MS_NOSUID | MS_NODEV) -> None:
+    """mount(2) of a new file system of this kind. Raises MachineError."""
+    _mount(kind, target, kind, flags, options, f"mount {kind} on {target}")
+
+
+def bind(source: Path, target: Path) -> None:
+    """Shows `source` and all that is mounted below it at `target` as well. Raises MachineError."""
+    _mount(str(source), target, None, MS_BIND | MS_REC, "", f"bind {source} on {target}")
+
+
+def make_private() -> None:
+    """No mount of this namespace shows in another from here on, nor the other way. Raises MachineError."""
+    _mount("none", Path("/"), None, MS_REC | MS_PRIVATE, "", "make the mounts private")
+
+
+def umount(target: Path, flags: int = 0) -> None:
+    """umount2(2). Raises MachineError."""
+    if _libc.umount2(os.fsencode(target), flags) != 0:
+        raise MachineError(f"cannot unmount {target}: {_last_error()}")
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2) of one number. Raises MachineError."""
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        raise MachineError(f"prctl({option}, {value}): {_last_error()}")
+
+
+def die_with(parent: int) -> None:
+    """Has the kernel kill this process when its parent, which was `parent` at the fork, dies of whatever.
+
+    A change of credentials takes that back (a new user namespace too): say it after the last one.
+    """
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we could say so
+        os._exit(1)
+
+
+def map_ids(pid: int, uid: int, gid: int) -> None:
+    """Writes the id maps of `pid`'s new user namespace, from the namespace above it.
+
+    For root every id stays what it is; an ordinary user becomes root in there and is nobody else. Raises
+    MachineError.
+    """
+    process = Path(f"/proc/{pid}")
+    try:
+        if uid == 0:
+            for name in ("uid_map", "gid_map"):
+                (process / name).write_text(_identity(Path("/proc/self") / name))
+        else:
+            (process / "setgroups").write_text("deny")
+            (process / "uid_map").write_text(f"0 {uid} 1")
+            (process / "gid_map").write_text(f"0 {gid} 1")
+    except OSError as error:
+        raise MachineError(f"cannot map user ids ({error.filename}): {error.strerror}; {_mend()}") from None
+
+
+def raise_loopback() -> None:
+    """Brings the new network namespace's `lo` up. Raises MachineError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, struct.pack("16sh22x", b"lo", 0))
+            (flags,) = struct.unpack_from("h", answer, 16)
+            fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+        except OSError as error:
+            raise MachineError(f"cannot bring the private network's lo up: {error.strerror}") from None
+
+
+def syscall(number: int, *arguments: int) -> int:
+    """syscall(2) of numbers and addresses. Raises OSError."""
+    result: int = _libc.syscall(number, *(ctypes.c_ulong(argument) for argument in arguments))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def fstatfs(descriptor: int, size: int) -> bytearray:
+    """fstatfs(2): the kernel's `struct statfs` of `size` bytes, as libc passes it on. Raises OSError."""
+    buffer = (ctypes.c_char * (2 * size))()
+    if _libc.fstatfs(descriptor, buffer) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return bytearray(buffer.raw[:size])
+
+
+def fork(work: Callable[[], int]) -> int:
+    """A child that does `work` and exits with its result; an exception is reported as Python does. Its pid."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = work()
+        except BaseException as error:  # a bug: what may fail reports for itself
+            os.write(2, f"mdevfs: {error!r}\n".encode())
+        finally:
+            os._exit(code)
+    return child
+
+
+def _mount(source: str, target: Path, kind: str | None, flags: int, options: str, what: str) -> None:
+    name = kind.encode() if kind is not None else None
+    if _libc.mount(os.fsencode(source), os.fsencode(target), name, flags, options.encode()) != 0:
+        code = ctypes.get_errno()
+        mend = f"; {_mend()}" if code in (errno.EPERM, errno.EACCES) else ""
+        raise MachineError(f"cannot {what}: {os.strerror(code)}{mend}")
+
+
+def _identity(path: Path) -> str:
+    lines = (line.split() for line in path.read_text().splitlines())
+    return "".join(f"{inside} {inside} {count}\n" for inside, _, count in lines)
+
+
+def _last_error() -> str:
+    return os.strerror(ctypes.get_errno())
+
+
+def _mend() -> str:
+    for name, forbidden, mend in _SETTINGS:
+        try:
+            if Path("/proc/sys", name).read_text().strip() == forbidden:
+                return f"{name.replace('/', '.')} is {forbidden}, which forbids it: {mend}"
+        except OSError:
+            continue
+    return _CONTAINER
