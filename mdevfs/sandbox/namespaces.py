@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import signal
 import socket
 import struct
@@ -92,12 +93,12 @@ def prctl(option: int, value: int) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Has the kernel kill this process when its parent, which was `parent` at the fork, dies of whatever.
+    """Has the kernel kill this process when its parent, whose pidfd is `parent`, dies of whatever.
 
     A change of credentials takes that back (a new user namespace too): say it after the last one.
     """
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we could say so
+    if select.select([parent], [], [], 0)[0]:  # it died before we could say so
         os._exit(1)
 
 

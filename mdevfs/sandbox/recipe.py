@@ -34,6 +34,7 @@ PRIVATE = {  # a directory of the machine -> where its private one lies in the s
     "/var/cache/libvirt": "cache",
     "/var/log/libvirt": "log",
 }
+MADE = "/etc"  # what is missing there is given all the same: clients make it themselves, and then on the host
 INSIDE = ("mdevctl.d/scripts.d/callouts", "mdevctl.d/scripts.d/notifiers")  # mdevctl wants them to exist
 
 
@@ -113,21 +114,35 @@ def terminal_name() -> str | None:
 
 
 def private_directory(target: Path, source: Path) -> None:
-    """`source` shows at `target`; where the host has no such directory, a private layer over the one above has it."""
+    """`source` shows at `target`; for what /etc lacks, a private layer over it takes the name."""
     source.mkdir(parents=True, exist_ok=True)
     if not target.is_dir():
+        if target.parent != Path(MADE):
+            return
         private_layer(target.parent)
-        target.mkdir(parents=True)
+        target.mkdir()
     bind(source, target)
 
 
 def private_layer(directory: Path) -> None:
-    """From here on what is written below `directory` stays in the machine (overlayfs)."""
-    layer = BACKSTAGE / "layers" / directory.relative_to("/")
-    for part in ("upper", "work"):
-        (layer / part).mkdir(parents=True)
+    """From here on what is written to `directory` stays in the machine; what is mounted below it stays where it is."""
+    layer, real = BACKSTAGE / "layer", BACKSTAGE / "real"
+    if layer.exists():
+        return
+    for part in (layer / "upper", layer / "work", real):
+        part.mkdir(parents=True)
+    below = [path for path in mount_points() if directory in path.parents]
+    bind(directory, real)
     options = f"lowerdir={directory},upperdir={layer}/upper,workdir={layer}/work,userxattr"
-    mount("overlay", directory, options, MS_NOSUID | MS_NODEV)
+    mount("overlay", directory, options)
+    for path in below:
+        bind(real / path.relative_to(directory), path)
+
+
+def mount_points() -> list[Path]:
+    """Where something is mounted, the outer before the inner."""
+    escaped = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return [Path(os.fsdecode(path.encode().decode("unicode_escape").encode("latin-1"))) for path in escaped]
 
 
 def private_run() -> None:
