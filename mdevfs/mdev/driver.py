@@ -12,7 +12,7 @@ from mdevfs.bus.device import Device
 from mdevfs.bus.kernel import Kernel
 from mdevfs.bus.subsystem import Bus, Driver, Module
 from mdevfs.errors import KernelError
-from mdevfs.migration.machine import Machine, Tier
+from mdevfs.migration.machine import Broken, Machine, Tier
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Verdict
@@ -71,6 +71,10 @@ class VendorHooks(Protocol):
 
     def device_model(self, settings: object) -> DeviceModel | None:
         """What a device with these settings knows of it."""
+
+    @property
+    def broken(self) -> Sequence[Broken]:
+        """Its releases that are known to migrate wrongly."""
 
     @property
     def known_machines(self) -> Sequence[str]:

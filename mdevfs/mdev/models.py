@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import trio
+from attrs import asdict
 
 from mdevfs.migration.arguments import parameter_value
 from mdevfs.migration.handshake import verdict_entries
@@ -37,8 +38,10 @@ def type_entries(kind: Type) -> Mapping[str, Entry]:
 
 
 def info(driver: VendorHooks, model: DeviceModel | None = None) -> dict[str, object]:
-    """RFC v3's object, with versions, tiers and the strictest of them beside: a driver's, or that of a type, which may
-    offer less of the driver's `model`."""
+    """RFC v3's object, and beside its parameters versions, tiers, the strictest of them, and broken releases.
+
+    A driver's, or that of a type, which may offer less of the driver's model.
+    """
     model = model or driver.model
     if model is None:
         return {"models": {}}
@@ -49,6 +52,8 @@ def info(driver: VendorHooks, model: DeviceModel | None = None) -> dict[str, obj
         strict = strictest(tiers.values())
         about["tier"] = strict.promise if strict is not None else None
         about["blockers"] = {name: tier.blocker for name, tier in tiers.items() if tier.blocker}
+    if driver.broken:
+        about["broken"] = [asdict(one) for one in driver.broken]
     return {"models": {model.name: about}}
 
 

@@ -189,6 +189,10 @@ class GuardedDriver:
         return self.driver.model
 
     @property
+    def broken(self) -> Sequence[Broken]:
+        return self.driver.broken
+
+    @property
     def known_machines(self) -> Sequence[str]:
         return tuple(dict.fromkeys((*self.driver.machine_types, *self.driver.tiers)))
 
