@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from mdevfs.errors import KernelError
 from mdevfs.sysfs.entries import Attribute, Folder, Link
-from mdevfs.sysfs.order import name_hash
 from mdevfs.sysfs.node import Node
+from mdevfs.sysfs.order import name_hash
 from mdevfs.sysfs.tree import MANY, Tree
 from tests.support import check_tree
 
