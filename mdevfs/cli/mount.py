@@ -25,6 +25,14 @@ def mount(
         str | None,
         typer.Option(metavar="FILE", help="Write every uevent there, a JSON line each; - is standard output."),
     ] = None,
+    uevents: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none|NETNS",
+            help="Send uevents over netlink into this network namespace (/run/netns/NAME, /proc/PID/ns/net); "
+            "auto: the server's own, unless it may be the machine's.",
+        ),
+    ] = "auto",
     debug: Annotated[bool, typer.Option("--debug", help="Log more.")] = False,
 ) -> None:
     """Mount a described host; returns when the mount answers.
@@ -40,7 +48,9 @@ def mount(
     if events == "-" and not foreground:
         raise InputError("--events - needs --foreground: in the background there is no standard output")
     event_file = Path(events).absolute() if events not in (None, "-") else events
-    settings = Settings(path, directory, private, foreground, log_file, event_file, debug)
+    if uevents not in ("auto", "none"):
+        uevents = str(Path(uevents).absolute())
+    settings = Settings(path, directory, private, foreground, log_file, event_file, uevents, debug)
     work = functools.partial(_work, settings)
     if foreground:
         work(lambda: None)
@@ -57,6 +67,7 @@ class Settings(NamedTuple):
     foreground: bool
     log_file: Path | None
     events: Path | str | None
+    uevents: str
     debug: bool
 
 
@@ -69,15 +80,23 @@ def _work(settings: Settings, ready: Callable[[], None]) -> None:
     from mdevfs.mount.logs import configure, write_events
     from mdevfs.mount.places import prepare
     from mdevfs.mount.serve import serve
+    from mdevfs.sandbox.uevents import open_sender
 
     configure(settings.log_file, settings.debug, settings.foreground)
+    sender = open_sender(settings.uevents)
     prepare(settings.directory)
     host: Host = prepare_host(settings.host, os.getuid(), os.getgid())
     if settings.events is not None:
         write_events(host.core.events, settings.events)
 
+    def answering() -> None:
+        # Not before the tree answers; what the start announced is over, as a boot is, and udev's trigger replays it.
+        if sender is not None:
+            host.core.events.listeners.append(sender.send)
+        ready()
+
     async def run() -> None:
         await host.start()
-        await serve(host, settings.directory, private=settings.private, ready=ready)
+        await serve(host, settings.directory, private=settings.private, ready=answering)
 
     trio.run(run)

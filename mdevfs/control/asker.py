@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import os
@@ -80,7 +81,8 @@ class Subscription:
             self._socket.connect("\0" + address)
         except OSError as error:
             raise MachineError(f"the host on {directory} does not answer: {error.strerror}") from None
-        self._socket.sendall(b'{"op": "events"}\n')
+        with contextlib.suppress(BrokenPipeError):  # hung up on already; reading says so
+            self._socket.sendall(b'{"op": "events"}\n')
         if "ready" not in json.loads(self._line()):
             raise MachineError(f"the host on {directory} does not tell its events")
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
-from attrs import field, frozen
+from attrs import define, evolve, field, frozen
 
 from mdevfs.errors import KernelError
 
@@ -37,6 +39,36 @@ class Event:
 Listener = Callable[[Event], None]
 
 
+@define
+class _Held:
+    """What a change announced so far; `over` once it has been told."""
+
+    calls: list[Callable[[], None]] = field(factory=list)
+    over: bool = False
+
+
+_HELD: ContextVar[_Held | None] = ContextVar("held", default=None)
+
+
+@contextmanager
+def holding() -> Iterator[None]:
+    """Keeps what this task, and the threads that it waits for, announce inside, and tells it at the end, in order.
+
+    For who serves a tree: our core announces in the middle of a change, and a name that went may still be cached by
+    the kernel until `settle` is done. A listener that looked at once could see the old state. Held per change and not
+    for all at once, because another change that ends earlier must not tell this one's events before their time.
+    """
+    held = _Held()
+    token = _HELD.set(held)
+    try:
+        yield
+    finally:
+        _HELD.reset(token)
+        held.over = True  # a task that outlives the change tells by itself
+        for call in held.calls:
+            call()
+
+
 class EventStream:
     """Numbers events and hands them to the listeners, in order."""
 
@@ -46,11 +78,22 @@ class EventStream:
 
     def send(self, action: str, devpath: str, subsystem: str, keys: dict[str, str] | None = None) -> None:
         """Announces one event; `devpath` begins with `/devices/...`, `/bus/...`, as below /sys."""
+        if not self.listeners:
+            self.seqnum += 1
+            return
+        event = Event(action, devpath, subsystem, dict(keys or {}))
+        held = _HELD.get()
+        if held is None or held.over:
+            self._tell(event)
+        else:
+            held.calls.append(lambda: self._tell(event))
+
+    def _tell(self, event: Event) -> None:
+        """Numbered only now, so that every listener hears the numbers rise."""
         self.seqnum += 1
-        if self.listeners:
-            event = Event(action, devpath, subsystem, dict(keys or {}), self.seqnum)
-            for listener in tuple(self.listeners):
-                listener(event)
+        event = evolve(event, seqnum=self.seqnum)
+        for listener in tuple(self.listeners):
+            listener(event)
 
 
 def parse_synthetic(data: bytes) -> tuple[str, dict[str, str]]:

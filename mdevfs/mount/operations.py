@@ -19,6 +19,7 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError
 
 from mdevfs.errors import KernelError, MdevfsError
+from mdevfs.events.stream import Listener, holding
 from mdevfs.mount.invalidate import Invalidator
 from mdevfs.mount.listing import FOREVER, Listing
 from mdevfs.sysfs.entries import Link
@@ -67,11 +68,15 @@ class SysfsOperations(pyfuse3.Operations):
     enable_acl = False
     enable_writeback_cache = False
 
-    def __init__(self, tree: Tree, hidden: Mapping[str, bytes] | None = None) -> None:
-        """`hidden` are extended attributes of the root that can be read by who knows their names."""
+    def __init__(
+        self, tree: Tree, hidden: Mapping[str, bytes] | None = None, listeners: Sequence[Listener] = ()
+    ) -> None:
+        """`hidden` are extended attributes of the root that can be read by who knows their names; `listeners`, as they
+        are at the time, hear of a write's events when nobody can see the old state any more."""
         super().__init__()
         self.tree = tree
         self._hidden = hidden or {}
+        self._listeners = listeners
         self._files: dict[int, File] = {}
         self._listings: dict[int, Listing] = {}
         self._next_handle = 0
@@ -173,6 +178,12 @@ class SysfsOperations(pyfuse3.Operations):
 
     @guarded
     async def write(self, fh: int, off: int, buf: bytes) -> int:
+        if not self._listeners:
+            return await self._write(fh, off, buf)
+        with holding():
+            return await self._write(fh, off, buf)
+
+    async def _write(self, fh: int, off: int, buf: bytes) -> int:
         try:
             return await self._files[fh].write(off, buf)
         finally:

@@ -39,7 +39,7 @@ async def serve(host: Host, mountpoint: Path, *, private: bool, ready: Callable[
     SIGTERM, SIGINT and an unmount from outside all end it. Raises MachineError when it cannot be mounted.
     """
     control = ControlServer(host.core.events)
-    operations = SysfsOperations(host.tree, {ADDRESS_XATTR: control.address.encode()})
+    operations = SysfsOperations(host.tree, {ADDRESS_XATTR: control.address.encode()}, host.core.events.listeners)
     try:
         pyfuse3.init(operations, str(mountpoint), options(private))
     except RuntimeError as error:

@@ -14,7 +14,6 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 from mdevfs.errors import MachineError
@@ -148,20 +147,6 @@ def fstatfs(descriptor: int, size: int) -> bytearray:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return bytearray(buffer.raw[:size])
-
-
-def fork(work: Callable[[], int]) -> int:
-    """A child that does `work` and exits with its result; an exception is reported as Python does. Its pid."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            code = work()
-        except BaseException as error:  # a bug: what may fail reports for itself
-            os.write(2, f"mdevfs: {error!r}\n".encode())
-        finally:
-            os._exit(code)
-    return child
 
 
 def _mount(source: str, target: Path, kind: str | None, flags: int, options: str, what: str) -> None:
