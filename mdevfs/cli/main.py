@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COMMANDS = {  # name -> module, one line of help
     "mount": ("mdevfs.cli.mount", "Mount a described host on a directory."),
     "umount": ("mdevfs.cli.umount", "End a mounted host."),
+    "run": ("mdevfs.cli.run", "Run a command on an emulated machine."),
     "wait": ("mdevfs.cli.wait", "Wait for a uevent of a mounted host."),
     "check": ("mdevfs.cli.check", "Say whether a source device could migrate to a target, and why not."),
     "explain": ("mdevfs.cli.explain", "Say what a reason's code means, and how to mend it."),

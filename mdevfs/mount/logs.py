@@ -32,12 +32,15 @@ def configure(log_file: Path | None, debug: bool, foreground: bool) -> None:
             handlers.append(logging.FileHandler(log_file))
         except OSError as error:
             raise InputError(f"--log-file {log_file}: {error.strerror}") from None
-    elif foreground or not Path("/dev/log").is_socket():
-        handlers.append(logging.StreamHandler())
-    else:
+    elif not foreground and Path("/dev/log").is_socket():
         handlers.append(logging.handlers.SysLogHandler("/dev/log"))
-        # Until the mount answers, warnings about the host belong to whoever waits at the terminal.
+    if foreground and log_file is None:
         handlers.append(logging.StreamHandler())
+    elif not foreground:
+        # Until the mount answers, warnings about the host belong to whoever waits at the terminal.
+        terminal = logging.StreamHandler()
+        terminal.setLevel(logging.WARNING)
+        handlers.append(terminal)
     for handler in handlers:
         handler.setFormatter(Formatter(FORMAT))
         logger.addHandler(handler)

@@ -70,10 +70,10 @@ def cover_sys(part: str) -> None:
     """Binds a part of the tree over /sys; where the real one has no such directory, the directory above it."""
     if not (TREE / part).is_dir():
         return
-    while not (Path("/sys") / part).is_dir():
-        part = os.path.dirname(part)
-    if part:
-        bind(TREE / part, Path("/sys") / part)
+    place = Path(part)
+    while not ("/sys" / place).is_dir():
+        place = place.parent
+    bind(TREE / place, "/sys" / place)
 
 
 def fresh_proc() -> None:

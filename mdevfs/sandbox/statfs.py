@@ -20,6 +20,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from attrs import frozen
 
@@ -170,7 +171,7 @@ def _by_path(tid: int, memory: int, address: int) -> Iterator[int]:
     """What the caller's path leads to, from its own root and working directory."""
     path = _string(memory, address)
     if not path.startswith(b"/"):
-        path = os.fsencode(os.readlink(f"/proc/{tid}/cwd")) + b"/" + path
+        path = os.fsencode(Path(f"/proc/{tid}/cwd").readlink()) + b"/" + path
     with _opened(f"/proc/{tid}/root", os.O_PATH | os.O_DIRECTORY) as root:
         text = ctypes.create_string_buffer(path)
         how = ctypes.create_string_buffer(struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT), 24)

@@ -1,0 +1,78 @@
+"""`mdevfs run HOST COMMAND...`."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLE = "Example: mdevfs run nvidia-t4 -- mdevctl types"
+FAILED = 125  # as of env(1), timeout(1): what went wrong was ours and not the command's
+
+
+class Statfs(StrEnum):
+    """How libudev is made to believe in the tree."""
+
+    SECCOMP = "seccomp"
+    ENV = "env"
+    NONE = "none"
+
+
+app = typer.Typer(add_completion=False)
+
+
+# Options end at HOST, so that the command's own options stay the command's.
+@app.command(epilog=EXAMPLE, context_settings={"allow_interspersed_args": False, "ignore_unknown_options": False})
+def run(
+    host: Annotated[str, typer.Argument(metavar="HOST", help="A shipped host's name or the path of a host.toml.")],
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[--] COMMAND...", help="A shell when there is none.")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep mdevctl's and libvirt's files and the log there.")
+    ] = None,
+    net: Annotated[bool, typer.Option("--net", help="Stay in the network of the caller.")] = False,
+    statfs: Annotated[
+        Statfs | None,
+        typer.Option(
+            help="How libudev is made to believe in the tree: by answering statfs (seccomp), by"
+            " SYSTEMD_DEVICE_VERIFY_SYSFS=0 (env), or not at all. Without it: seccomp where the kernel grants it."
+        ),
+    ] = None,
+) -> int:
+    """Run a command on an emulated machine: the host's tree as /sys, with private /run, /dev and network.
+
+    Exit code: the command's; 128+n when signal n ended it; 125 when mdevfs failed, 126 when the command is not
+    executable, 127 when it is not found. Options go before HOST.
+    """
+    from mdevfs.cli.main import complain
+    from mdevfs.errors import InputError, MdevfsError
+    from mdevfs.sandbox.processes import CommandError
+
+    words = list(command or [])
+    try:
+        if words and words[0] == "--":
+            del words[0]
+        elif words and words[0].startswith("-"):
+            raise InputError(f"{words[0]} stands where the command begins; options of run go before HOST")
+        return _run(host, words, keep, net, statfs)
+    except InputError as error:
+        complain(*error.mistakes)
+    except CommandError as error:
+        complain(str(error))
+        return error.exit_code if error.exit_code > FAILED else FAILED
+    except MdevfsError as error:
+        complain(str(error))
+    return FAILED
+
+
+def _run(host: str, words: list[str], keep: Path | None, net: bool, statfs: Statfs | None) -> int:
+    from mdevfs.sandbox.run import Machine
+    from mdevfs.sandbox.run import run as run_machine
+
+    command = words or [os.environ.get("SHELL") or "/bin/sh"]
+    where = keep.absolute() if keep is not None else None
+    return run_machine(Machine(host, command, where, not net, str(statfs) if statfs else None))

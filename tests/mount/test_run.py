@@ -1,0 +1,168 @@
+"""`mdevfs run`: the command's view, its end, and nothing left of either."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import why_not
+from tests.mount.server import LIMIT, MDEVFS, mdevfs, mounts, run
+from tests.mount.test_life import as_nobody
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+# In sh: says that it is up, with a daemon that forked twice, and waits for ever.
+LINGER = '(setsid sh -c "exec sleep 4711" &); echo up; exec sleep 4711'
+
+Begin = Callable[[], "subprocess.Popen[str]"]
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below `pid`, the direct children first."""
+    done = run("ps", "-o", "pid=", "--ppid", str(pid))
+    below = [int(word) for word in done.stdout.split()]
+    return below + [other for one in below for other in descendants(one)]
+
+
+def machine_mounts() -> list[str]:
+    """The mount table's lines of where a machine mounts; other tests' hosts may come and go elsewhere."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if line.split()[4].startswith(("/sys", "/run", "/dev", "/etc", "/proc", "/var"))]
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Starts a machine whose command lingers, in a session of its own; returns when it says that it is up."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [MDEVFS, "run", "mtty", "--", "sh", "-c", LINGER],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def all_end(handles: list[int]) -> bool:
+    """Whether every process of these pidfds ends in time."""
+    try:
+        return all(select.select([handle], [], [], LIMIT)[0] for handle in handles)
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("true",), 0),
+        (("sh", "-c", "exit 7"), 7),
+        (("sh", "-c", "kill -TERM $$"), 128 + signal.SIGTERM),
+        (("sh", "-c", "kill -KILL $$"), 128 + signal.SIGKILL),
+        (("/etc/passwd",), 126),
+        (("no-such-command",), 127),
+    ],
+)
+def test_the_exit_code_is_the_commands(command: tuple[str, ...], code: int) -> None:
+    done = mdevfs("run", "mtty", "--", *command)
+    assert done.returncode == code, done.stderr
+    assert bool(done.stderr) == (code in (126, 127)), done.stderr
+
+
+def test_failures_of_our_own_are_125() -> None:
+    done = mdevfs("run", "no-such-host", "true")
+    assert (done.returncode, "no-such-host" in done.stderr) == (125, True)
+    done = mdevfs("run", "mtty", "--net", "true")
+    assert (done.returncode, "before HOST" in done.stderr) == (125, True)
+
+
+def test_a_static_program_sees_the_tree_and_the_rest_stays_real() -> None:
+    if shutil.which("busybox") is None:
+        pytest.skip("needs busybox (package busybox-static)")
+    there = sorted(os.listdir("/sys/devices/system/cpu"))
+    done = mdevfs("run", "mtty", "--", "busybox", "ls", "/sys/class/mdev_bus", "/sys/devices/system/cpu")
+    names = done.stdout.split()
+    assert names[1] == "mtty", done.stderr
+    assert sorted(names[3:]) == there
+
+
+def test_statfs_answers_as_sysfs_does() -> None:
+    ask = "cd /sys/bus; env -i stat --file-system --format=%t . /sys/class /; echo $SYSTEMD_DEVICE_VERIFY_SYSFS"
+    root = f"{run('stat', '--file-system', '--format=%t', '/').stdout.strip()}"
+    sysfs, fuse = "62656572", "65735546"
+    for way, expected in (
+        ("seccomp", [sysfs, sysfs, root]),
+        ("env", [fuse, fuse, root, "0"]),
+        ("none", [fuse, fuse, root]),
+    ):
+        done = mdevfs("run", f"--statfs={way}", "mtty", "--", "sh", "-c", ask)
+        assert done.stdout.split() == expected, (way, done.stderr)
+
+
+def test_mdevctl_works_and_the_host_is_untouched(tmp_path: Path) -> None:
+    if shutil.which("mdevctl") is None:
+        pytest.skip("needs mdevctl (package mdevctl)")
+    before = [sorted(os.listdir(path)) for path in ("/sys/class", "/sys/bus", "/sys/devices/virtual", "/run", "/etc")]
+    table = machine_mounts()
+    verbs = (
+        'mdevctl types | head -1; u=$(mdevctl start -p mtty -t mtty-1) && mdevctl list | grep -c "$u mtty mtty-1"'
+        ' && mdevctl define -u $u && mdevctl stop -u $u && mdevctl list && echo "stopped" > /run/said && cat /run/said'
+    )
+    done = mdevfs("run", "--keep", tmp_path / "kept", "mtty", "--", "sh", "-ec", verbs)
+    assert done.stdout.split() == ["mtty", "1", "stopped"], done.stderr
+    assert len(list((tmp_path / "kept/mdevctl.d/mtty").iterdir())) == 1
+    after = [sorted(os.listdir(path)) for path in ("/sys/class", "/sys/bus", "/sys/devices/virtual", "/run", "/etc")]
+    assert after == before
+    assert machine_mounts() == table
+
+
+def test_an_ordinary_user_needs_no_privilege() -> None:
+    if os.stat("/dev/fuse").st_mode & 0o006 != 0o006:
+        pytest.skip("needs a /dev/fuse that ordinary users can open")
+    script = "id -u; ls /sys/class/mdev_bus; cat /sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1/device_api"
+    done = run(*as_nobody(), MDEVFS, "run", "mtty", "--", "sh", "-c", script)
+    assert done.stdout.split() == ["0", "mtty", "vfio-pci"], done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_reach_the_command_and_nothing_is_left(begin: Begin, number: signal.Signals) -> None:
+    process = begin()
+    below = [os.pidfd_open(pid) for pid in descendants(process.pid)]
+    assert len(below) >= 5  # server, supervisor, init, command, daemon
+    process.send_signal(number)
+    assert process.wait(LIMIT) == 128 + number
+    assert all_end(below)
+    assert mounts(Path("/run/tree")) == []
+
+
+@pytest.mark.parametrize("victim", ["caller", "server", "init"])
+def test_a_killed_process_takes_the_others_along(begin: Begin, victim: str) -> None:
+    process = begin()
+    table = machine_mounts()
+    everybody = descendants(process.pid)
+    handles = [os.pidfd_open(pid) for pid in everybody]
+    server, _, init, *_ = everybody
+    os.kill({"caller": process.pid, "server": server, "init": init}[victim], signal.SIGKILL)
+    code = process.wait(LIMIT)
+    assert code == {"caller": -signal.SIGKILL, "server": 125, "init": 128 + signal.SIGKILL}[victim]
+    assert all_end(handles)
+    assert machine_mounts() == table
