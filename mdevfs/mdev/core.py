@@ -49,6 +49,7 @@ class MdevCore:
         self.parents_class = core.cls("mdev_bus")
         self.parents: dict[str, Parent] = {}
         self._coming: set[str] = set()
+        self._stuck: set[str] = set()  # mdevs that the quirk remove-race left without their `remove`
         if "debugfs" in interfaces and core.kernel.since(SINCE):
             core.kernel_folder.entries["debug"] = DebugFs({"vfio": VfioDebug(vfio)})
 
@@ -73,7 +74,11 @@ class MdevCore:
         parent.gone = True
         self.parents_class.leave(parent.device)
         for mdev in list(parent.mdevs):
-            await self.remove(mdev)
+            if mdev.name in self._stuck:
+                self._stuck.remove(mdev.name)
+                mdev.removing = False
+            if not mdev.removing:  # else its own remove is on the way
+                await self.remove(mdev)
         del self.parents[parent.device.name]
         parent.device.groups = tuple(group for group in parent.device.groups if group != parent.entries)
         parent.device.refresh()
@@ -229,7 +234,8 @@ class MdevCore:
             raise KernelError(errno.ENODEV)
         mdev.removing = True
         if mdev.coming:
-            mdev.refresh()  # the kernel bug remove-race: the file is gone, the mdev stays until its parent goes
+            self._stuck.add(mdev.name)
+            mdev.refresh()
             raise KernelError(errno.EAGAIN)
         slow = mdev.idle is not None or mdev.parent.driver.slow_remove
         if slow:

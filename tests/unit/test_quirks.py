@@ -7,17 +7,21 @@ import errno
 import pytest
 import trio
 
-from tests.support import InProcess, host_of
+from mdevfs.host.host import Host
+from tests.support import InProcess, check_tree, host_of
 
 UUID = "a1b2c3d4-0001-4abc-8def-0123456789ab"
 TYPE = "class/mdev_bus/mtty/mdev_supported_types/mtty-1"
 DEVICE = f"bus/mdev/devices/{UUID}"
 
 
-async def client(*quirks: str) -> InProcess:
+async def machine(*quirks: str) -> Host:
     names = ", ".join(f'"{quirk}"' for quirk in quirks)
-    host = await host_of(f'[host]\nkernel_quirks = [{names}]\n[[device]]\ndriver = "mtty"\n')
-    return InProcess(host.tree)
+    return await host_of(f'[host]\nkernel_quirks = [{names}]\n[[device]]\ndriver = "mtty"\n')
+
+
+async def client(*quirks: str) -> InProcess:
+    return InProcess((await machine(*quirks)).tree)
 
 
 async def remove_during_create(sys: InProcess) -> list[int]:
@@ -39,13 +43,18 @@ async def remove_during_create(sys: InProcess) -> list[int]:
 
 
 async def test_remove_race() -> None:
-    sys = await client("remove-race")
+    host = await machine("remove-race")
+    sys = InProcess(host.tree)
     assert await remove_during_create(sys) == [-errno.EAGAIN]
     assert "remove" not in sys.list(DEVICE)
     assert await sys.read(f"{TYPE}/available_instances") == "23\n"
     with pytest.raises(OSError, match="exists") as refused:
         await sys.write(f"{TYPE}/create", UUID)
     assert refused.value.errno == errno.EEXIST
+    core = host.mdev
+    await core.unregister_parent(core.parents["mtty"])  # as an rmmod does
+    assert sys.list("bus/mdev/devices") == []
+    check_tree(host.tree)
 
 
 async def test_without_the_quirk_a_listener_removes() -> None:
