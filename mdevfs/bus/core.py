@@ -62,6 +62,18 @@ class Core:
             self.tree.changed("module", name)
         return self.modules[name]
 
+    def drop_class(self, name: str) -> None:
+        """class_unregister of a class without devices."""
+        del self.classes[name]
+        self.tree.changed("class", name)
+        self.events.send("remove", f"/class/{name}", "class")
+
+    def drop_module(self, name: str) -> None:
+        """The last of an rmmod."""
+        del self.modules[name]
+        self.tree.changed("module", name)
+        self.events.send("remove", f"/module/{name}", "module")
+
     def glue(self, name: str) -> Kobject:
         """`devices/virtual/<class>`: there from a class's first virtual device to its last (get_device_parent)."""
         if name not in self.virtual.children:

@@ -72,6 +72,16 @@ class Devices:
             core.events.send("add", f"/{core.module(driver.name).path}", "module")
         return [parent]
 
+    async def unload(self, name: str) -> None:
+        """rmmod of a driver of virtual devices, in the order of a sample's module_exit (golden/uevents.json)."""
+        host, driver = self.host, self._drivers.pop(name)
+        for parent in [one for one in host.mdev.parents.values() if one.driver is driver]:
+            await host.mdev.unregister_parent(parent)
+            parent.device.unregister()
+        host.mdev.bus.remove_driver(host.mdev.load_driver(driver))
+        host.core.drop_class(name)
+        host.core.drop_module(name)
+
     # -- PCI
 
     @property
