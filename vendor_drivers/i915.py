@@ -18,6 +18,7 @@ from mdevfs.vendor import (
     PciIdentity,
     Reason,
     Refused,
+    Str,
     Type,
     VendorDriver,
     Verdict,
@@ -59,7 +60,14 @@ class I915(VendorDriver):
     # For the arguments of create; in the string, units are part of the vGPU's resources.
     model = DeviceModel(
         "intel.com/gvt-g",
-        params=[Int("aggregator", 1, off=1, allowed=range(1, 17), doc="units of the type in one vGPU", fixed=True)],
+        params=[
+            # All that the check looks at, so that nobody predicts a yes that the write refuses; types fix these four.
+            Str("gpu", "8086-591d", doc="PCI vendor and device id", fixed=True),
+            Int("software-version", 1, doc="of GVT-g", fixed=True),
+            Str("type", "i915-GVTg_V5_4", doc="the vGPU type", fixed=True),
+            Str("unit", "128-512-4-1920x1200", doc="low_gm, high_gm (MB), fences, resolution of one unit", fixed=True),
+            Int("aggregator", 1, off=1, allowed=range(1, 17), doc="units of the type in one vGPU", fixed=True),
+        ],
     )
 
     class Settings(Base):
@@ -104,7 +112,13 @@ class I915(VendorDriver):
                 f"fence: {need.fence}\nresolution: {need.resolution}\nweight: {weight}"
             )
             name = f"GVTg_{prefix}_{count}"
-            found.append(MdevType(name, name=name, description=description, weight=weight, data=need))
+            params: dict[str, int | str] = {
+                "gpu": f"{VENDOR:04x}-{settings.device_id:04x}",
+                "software-version": settings.software_version,
+                "type": f"{self.name}-{name}",
+                "unit": f"{need.low_gm}-{need.high_gm}-{need.fence}-{need.resolution}",
+            }
+            found.append(MdevType(name, name=name, description=description, weight=weight, params=params, data=need))
         return found
 
     def available(self, type: Type) -> int:

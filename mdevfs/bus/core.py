@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable
 
 from mdevfs.bus.kernel import Kernel
 from mdevfs.bus.kobject import Directories, Kobject
@@ -86,14 +85,6 @@ class Core:
         if not glue.children and glue.above is self.virtual:
             self.virtual.abandon(glue)
             self.tree.changed(self.virtual.path, glue.name)
-
-    def walk(self) -> Iterable[Kobject]:
-        """Every kobject below devices/."""
-        todo = [self.devices]
-        while todo:
-            one = todo.pop()
-            yield one
-            todo.extend(one.children.values())
 
 
 class Numbers:

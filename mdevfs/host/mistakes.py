@@ -46,6 +46,8 @@ def _line(one: Mapping[str, Any], model: type[BaseModel], prefix: tuple[str | in
         return f"{where}: is required"
     if kind == "literal_error":
         return f'{where}: "{value}" is unknown{near_miss(str(one["input"]), _choices(one))}'
+    if kind == "model_type":
+        return f'{where}: "{value}" is not a table'
     if kind == "string_pattern_mismatch" and (form := FORMS.get(one["ctx"]["pattern"])) is not None:
         return f'{where}: "{value}" is not {form}'
     message = one["msg"].removeprefix("Value error, ")

@@ -79,12 +79,6 @@ def make_private() -> None:
     _mount("none", Path("/"), None, MS_REC | MS_PRIVATE, "", "make the mounts private")
 
 
-def umount(target: Path, flags: int = 0) -> None:
-    """umount2(2). Raises MachineError."""
-    if _libc.umount2(os.fsencode(target), flags) != 0:
-        raise MachineError(f"cannot unmount {target}: {_last_error()}")
-
-
 def prctl(option: int, value: int) -> None:
     """prctl(2) of one number. Raises MachineError."""
     if _libc.prctl(option, value, 0, 0, 0) != 0:

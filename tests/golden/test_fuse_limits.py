@@ -114,3 +114,11 @@ def test_stale_dir(mdev: Path) -> None:
     finally:
         os.fchdir(here)
         os.close(here)
+
+
+def test_lseek_on_a_stale_descriptor(mdev: Path) -> None:
+    """6.12 answers ENODEV (6.1: 0, as here); lseek never reaches a FUSE server, so `kernel = "6.12"` cannot."""
+    uevent = os.open(mdev / "uevent", os.O_RDWR)
+    (mdev / "remove").write_text("1")
+    assert os.lseek(uevent, 0, os.SEEK_SET) == 0
+    os.close(uevent)

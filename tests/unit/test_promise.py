@@ -190,3 +190,45 @@ async def test_every_driver_with_a_model_is_among_them() -> None:
 )
 def test_what_a_manager_reads_in_allowed_values(text: str, about: dict[str, Any], yes: bool) -> None:
     assert allowed(about, text) == yes
+
+
+async def test_no_false_yes_of_a_string_of_its_own() -> None:
+    """i915 writes and checks GVT-g's string. Its list is read from migration/: what the info allows and the write
+    refuses would be a false yes. (The reverse happens where units of other types add up to the same resources.)"""
+    names = [name for name in shipped() if name.startswith("gvtg")]
+    hosts = {name: await load(name) for name in names}
+    answers = set()
+    for source, target in itertools.product(names, repeat=2):
+        for kind, other in itertools.product(_types(hosts[source]), _types(hosts[target])):
+            texts, string = await _listed(InProcess(hosts[source].tree), kind)
+            there = InProcess(hosts[target].tree)
+            (about,) = json.loads(await there.read(f"{other.path}/migration_info.json"))["models"].values()
+            params = about["params"]
+            predicted = all(name in params and allowed(params[name], text) for name, text in texts.items())
+            accepted = await _accepts(there, other, string)
+            assert accepted or not predicted, (source, kind.name, target, other.name)
+            answers.add((predicted, accepted))
+    assert {(True, True), (False, False)} <= answers
+
+
+def _types(host: Host) -> list[Type]:
+    return [kind for parent in host.mdev.parents.values() for kind in parent.types.values()]
+
+
+async def _listed(client: InProcess, kind: Type) -> tuple[dict[str, str], str]:
+    """The parameter list and the string of an mdev of this type, made and removed."""
+    device = f"bus/mdev/devices/{UUID.format(1)}"
+    await client.write(f"{kind.path}/create", UUID.format(1))
+    names = client.list(f"{device}/migration")
+    texts = {name: (await client.read(f"{device}/migration/{name}")).strip() for name in names}
+    string = await client.read(f"{device}/migration_version")
+    await client.write(f"{device}/remove", "1")
+    return texts, string
+
+
+async def _accepts(client: InProcess, kind: Type, string: str) -> bool:
+    try:
+        await client.write(f"{kind.path}/migration_version", string)
+    except OSError:
+        return False
+    return True
