@@ -16,6 +16,7 @@ from mdevfs.migration.machine import Broken, Machine, Tier
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Verdict
+from mdevfs.state.description import VMState
 from mdevfs.sysfs.entries import Entry
 
 if TYPE_CHECKING:
@@ -79,6 +80,26 @@ class VendorHooks(Protocol):
     @property
     def known_machines(self) -> Sequence[str]:
         """The machine types that it has compat properties or promises for."""
+
+    def device_state(self, settings: object) -> VMState:
+        """The description of the state of a device with these settings."""
+
+    @property
+    def guest_address(self) -> str:
+        """What stands before the section's name in a stream; none: empty."""
+
+    @property
+    def migration_features(self) -> Sequence[str]:
+        """What its devices offer of VFIO migration: `stop-copy`, `p2p`, `pre-copy`."""
+
+    def reset(self, mdev: Mdev) -> object:
+        """The state of a new device."""
+
+    def exercise(self, mdev: Mdev, seed: int) -> None:
+        """Drives an mdev's state on, as a guest would."""
+
+    def fingerprint(self, mdev: Mdev) -> Mapping[str, object]:
+        """What a guest would see of it."""
 
     def compat_values(self, settings: object, machine: Machine) -> Mapping[str, Value]:
         """What a host's compat properties make of the parameters of a device with these settings."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from mdevfs.bus.device import Device
 from mdevfs.bus.kobject import KobjectDirectory
 from mdevfs.bus.subsystem import Subsystem
+from mdevfs.mdev.device_state import DeviceState
 from mdevfs.mdev.models import mdev_entries
 from mdevfs.migration.handshake import version_entry
 from mdevfs.migration.parameters import Value
@@ -26,7 +27,7 @@ class Mdev(Device):
     """One mdev. `data` is the vendor driver's own; `coming` until create returns, `removing` from the write to
     `remove` on; `idle` is there while the device is in use, and set when it no longer is."""
 
-    __slots__ = ("_params", "coming", "data", "idle", "last_verdict", "removing", "string", "type")
+    __slots__ = ("_device_state", "_params", "coming", "data", "idle", "last_verdict", "removing", "string", "type")
 
     def __init__(self, uuid: str, type: Type, bus: Subsystem, params: dict[str, Value] | None = None) -> None:
         super().__init__(uuid, type.parent.device, bus)
@@ -38,6 +39,7 @@ class Mdev(Device):
         self.coming = True
         self.string: str | None = None
         self._params = params
+        self._device_state: DeviceState | None = None
 
     @property
     def uuid(self) -> str:
@@ -57,6 +59,24 @@ class Mdev(Device):
     def params(self) -> Mapping[str, Value]:
         """The migration parameters it was made with, where they differ from the model's."""
         return self._params if self._params is not None else self.type.params
+
+    @property
+    def values(self) -> Mapping[str, Value]:
+        """Every migration parameter's value."""
+        model = self.type.model
+        return model.initial(self.params) if model is not None else self.params
+
+    @property
+    def device_state(self) -> DeviceState:
+        """What the guest's device holds, made when somebody first asks."""
+        if self._device_state is None:
+            self._device_state = DeviceState(self)
+        return self._device_state
+
+    @property
+    def state(self) -> Any:
+        """The object that the fields of the driver's VMState description read and write."""
+        return self.device_state.registers
 
     def set_param(self, name: str, value: Value) -> None:
         """Changes one migration parameter; the string is made anew."""

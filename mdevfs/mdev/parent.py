@@ -12,6 +12,7 @@ from mdevfs.bus.pci_function import PciFunction
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Journal, Record
+from mdevfs.state.description import VMState
 from mdevfs.sysfs.entries import Entry, Overlay
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class Parent:
     """A device with types. `count` is the core's number of mdevs, `used` the weight that the bound ones take.
 
     `settings` are the driver's settings of this device, `data` is the driver's own; `model` is the device model that it
-    and its mdevs have with these settings; `params` and `string` are those of a physical function that migrates itself.
+    and its mdevs have with these settings, `description` that of their mdevs' state; `params` and `string` are those of
+    a physical function that migrates itself.
     """
 
     def __init__(self, device: Device, driver: VendorHooks, settings: object, mdev_core: MdevCore) -> None:
@@ -35,6 +37,7 @@ class Parent:
         self.mdev_core = mdev_core
         self.data: object = None
         self.model: DeviceModel | None = driver.device_model(settings)
+        self.description: VMState = driver.device_state(settings)
         self.params: Mapping[str, Value] = driver.compat_values(settings, mdev_core.machine)
         self.string: str | None = None
         self.last_verdict: Record | None = None

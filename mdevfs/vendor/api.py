@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from typing import Any, ClassVar, Literal, TypeVar
 
 from attrs import frozen
@@ -20,6 +21,8 @@ from mdevfs.migration.catalogue import Page
 from mdevfs.migration.machine import UNVERSIONED, VERSIONED, Broken, Machine, Properties, Tier
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.verdict import Reason, Refused, Verdict
+from mdevfs.state.description import VMState
+from mdevfs.state.drive import flatten, randomize
 
 API = 1
 BUSES = ("virtual", "pci", "css", "ap")
@@ -87,6 +90,14 @@ class VendorDriver:
     types: ClassVar[Sequence[MdevType] | Callable[..., Sequence[MdevType]]] = ()
     """The types, or a method `types(self, parent)`."""
     model: ClassVar[DeviceModel | None] = None
+    state: ClassVar[VMState | None] = None
+    """The description of its devices' state. A driver that migrates without one has devices of no state."""
+    guest_address: ClassVar[str] = ""
+    """The bus address that stands before the section's name in a stream ("0000:00:03.0"), as QEMU's do; none: ""."""
+    cautions: ClassVar[Mapping[str, str]] = {}
+    """Parameters that the handshake is stricter about than the load of the bytes alone, each with the reason."""
+    migration_features: ClassVar[Sequence[str]] = ("stop-copy", "p2p", "pre-copy")
+    """What its devices offer of VFIO migration (linux/vfio.h, VFIO_MIGRATION_*); `stop-copy` is always there."""
     Settings: ClassVar[type[BaseModel]] = Settings
     pages: ClassVar[Sequence[Page]] = ()
     """The catalogue's pages of the codes that this driver refuses with."""
@@ -186,6 +197,27 @@ class VendorDriver:
         identity = getattr(type.parent.device, "identity", None)
         name = f"{identity.vendor:04x} {identity.device:04x}" if isinstance(identity, PciIdentity) else self.name
         return [(name, type.name)]
+
+    # -- device state
+
+    def device_state(self, settings: Any) -> VMState:
+        """The description of the state of a device with these settings; the declared one, unless an older release
+        has another."""
+        return self.state if self.state is not None else VMState(self.name)
+
+    def reset(self, mdev: Mdev) -> object:
+        """The state of a new device, which `mdev.state` then is; every field's reset value unless a driver knows
+        more, or has a class of its own for it."""
+        return mdev.parent.description.fresh()
+
+    def exercise(self, mdev: Mdev, seed: int) -> None:
+        """Drives `mdev.state` on from what it is, as a guest would: the same state and seed give the same state.
+        Without more knowledge every field gets a random value."""
+        randomize(mdev.parent.description, mdev.state, Random(seed))
+
+    def fingerprint(self, mdev: Mdev) -> Mapping[str, object]:
+        """What a guest would see of the device: register names and values. Without more knowledge the whole state."""
+        return flatten(mdev.state)
 
     def migration_string(self, device: Device) -> str:
         """What a device says of itself: from the model's parameters, else from driver and type."""

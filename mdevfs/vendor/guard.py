@@ -25,6 +25,7 @@ from mdevfs.migration.machine import Broken, Machine, Tier, compat_values
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import YES, Reason, Refused, RefusedVerdict, Verdict
+from mdevfs.state.description import VMState
 from mdevfs.sysfs.entries import Attribute, Deferred, Entry, nest
 from mdevfs.vendor.api import AttributeMark, Device, Owner, VendorDriver, migrates, model_of
 
@@ -202,6 +203,33 @@ class GuardedDriver:
         if made is None or isinstance(made, DeviceModel):
             return made
         raise self.junk(self.name, "device_model", made, "a DeviceModel")
+
+    def device_state(self, settings: object) -> VMState:
+        """See VendorDriver.device_state."""
+        made = self.run(self.name, "device_state", self.driver.device_state, settings)
+        if isinstance(made, VMState):
+            return made
+        raise self.junk(self.name, "device_state", made, "a VMState")
+
+    @property
+    def guest_address(self) -> str:
+        return self.driver.guest_address
+
+    @property
+    def migration_features(self) -> Sequence[str]:
+        return self.driver.migration_features
+
+    def reset(self, mdev: Mdev) -> object:
+        return self.run(mdev, "reset", self.driver.reset, mdev)
+
+    def exercise(self, mdev: Mdev, seed: int) -> None:
+        self.run(mdev, "exercise", self.driver.exercise, mdev, seed)
+
+    def fingerprint(self, mdev: Mdev) -> Mapping[str, object]:
+        found = self.run(mdev, "fingerprint", self.driver.fingerprint, mdev)
+        if isinstance(found, Mapping):
+            return found
+        raise self.junk(mdev, "fingerprint", found, "a mapping of names to values")
 
     def compat_values(self, settings: object, machine: Machine) -> Mapping[str, Value]:
         """Raises InputError for a property whose value is not of its parameter's type."""

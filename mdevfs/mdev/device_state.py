@@ -1,0 +1,49 @@
+"""An mdev's device state: what the guest's device holds, how it is saved, where it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from mdevfs.state import body
+from mdevfs.state.stream import Place, Section
+from mdevfs.state.view import View
+
+if TYPE_CHECKING:
+    from mdevfs.mdev.mdev import Mdev
+
+
+class DeviceState:
+    """`registers` is the driver's object; `save_version` the version that is saved, `blocked` those that are not
+    loaded (seed 002: the bitmap of an administrator)."""
+
+    __slots__ = ("blocked", "mdev", "registers", "save_version")
+
+    def __init__(self, mdev: Mdev) -> None:
+        self.mdev = mdev
+        description = mdev.parent.description
+        self.save_version = description.version
+        self.blocked: Collection[int] = frozenset(description.blocked)
+        self.registers: object = mdev.parent.driver.reset(mdev)
+
+    @property
+    def section_name(self) -> str:
+        """As QEMU names it: the address in the guest and the description's name, or the latter alone."""
+        address, name = self.mdev.parent.driver.guest_address, self.mdev.parent.description.name
+        return f"{address}/{name}" if address else name
+
+    def save(self) -> Section:
+        """The section of the state as it is. Large fields are not copied: the state must stand still meanwhile."""
+        description = self.mdev.parent.description
+        view = View(self.registers, self.mdev.values, self.save_version)
+        chunks, described = body.save(description, view)
+        return Section(self.section_name, self.save_version, chunks, described)
+
+    def place(self) -> Place:
+        """Where a stream may load into; what it loads is a new state, and `registers` stays what it is."""
+        mdev = self.mdev
+
+        def begin(version: int) -> View:
+            return View(mdev.parent.driver.reset(mdev), mdev.values, version)
+
+        return Place(self.section_name, mdev.parent.description, begin, self.blocked)

@@ -1,0 +1,1 @@
+"""Device state: VMState descriptions, the streams that carry it, the migration state machine of VFIO."""

@@ -1,0 +1,360 @@
+"""The kinds of fields that a VMState description is made of, in QEMU's encodings (include/migration/vmstate.h, 7.2).
+
+Numbers are big-endian on the wire unless the description is `bare` and says otherwise. The name of a kind in the
+stream's JSON is QEMU's: "uint32", "bool", "buffer", "pci config".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from attrs import field, frozen
+
+from mdevfs.state.pull import Pull, Reading
+from mdevfs.state.refusal import BadState
+from mdevfs.state.view import Step, View, get, make, put, steps
+
+Predicate = Callable[[View], bool]
+Chunk = bytes | memoryview
+
+ZEROS = memoryview(bytes(64 << 10))
+MAX_SIZE = 1 << 40  # of one field: what is larger is a mistake
+
+
+def predicate(of: str | Predicate | None) -> Predicate | None:
+    """A condition as a function: a name means "while this migration parameter is not off (False, 0, empty)"."""
+    if not isinstance(of, str):
+        return of
+    name = of
+    return lambda view: bool(view.values[name])
+
+
+@frozen(eq=False)
+class Field:
+    """One field, or an array of `num` elements; in the state it is what `path` names (`name`, unless it is given).
+
+    `at`: the first element, where the field is a part of the list at `path`. `since`: it is there in sections of this
+    version and newer. `when`: it is there only then: a migration parameter's name, or a function of the View (QEMU's
+    field_exists). `doc` says what it means. `reset` is the value of a device that nobody has touched.
+    """
+
+    name: str
+    num: int | None = field(default=None, kw_only=True)
+    path: str | None = field(default=None, kw_only=True)
+    at: int | None = field(default=None, kw_only=True)
+    since: int = field(default=0, kw_only=True)
+    when: Predicate | None = field(default=None, kw_only=True, converter=predicate)
+    reset: Any = field(default=None, kw_only=True)
+    doc: str = field(default="", kw_only=True)
+    steps: tuple[Step, ...] = field(init=False, default=())
+
+    type: ClassVar[str] = ""
+
+    def __attrs_post_init__(self) -> None:
+        path = steps(self.path if self.path is not None else self.name)
+        if self.at is not None and self.num is None:
+            path = (*path, self.at)
+        object.__setattr__(self, "steps", path)
+
+    def present(self, view: View) -> bool:
+        """Whether it is in a section of the view's version."""
+        return self.since <= view.version and (self.when is None or bool(self.when(view)))
+
+    @property
+    def kind(self) -> str:
+        """The type that the stream's JSON gives."""
+        return self.type
+
+    @property
+    def size(self) -> int:
+        """Bytes of one element on the wire; -1 where that depends on the state."""
+        raise NotImplementedError
+
+    def mistakes(self) -> list[str]:
+        """What is impossible about it."""
+        found = [] if self.name else ["a field has no name"]
+        if self.num is not None and self.num < 1:
+            found.append(f"{self.name}: an array of {self.num} elements")
+        if self.size > MAX_SIZE:
+            found.append(f"{self.name}: {self.size} bytes are too many")
+        return found
+
+    def write(self, view: View, order: str) -> list[Chunk]:
+        """Its bytes; large ones are views of the state itself, which must stand still until they are used."""
+        raise NotImplementedError
+
+    def read(self, view: View, pull: Pull, order: str) -> Reading[None]:
+        """Takes its bytes and sets the state. Raises BadState, without the names that only the caller knows."""
+        raise NotImplementedError
+
+    def init(self, state: object) -> None:
+        """Makes its place in a new state, with its reset value."""
+        if self.at is None:
+            make(state, self.steps, self.initial())
+
+    def initial(self) -> object:
+        """The value of a device that nobody has touched."""
+        raise NotImplementedError
+
+
+@frozen(eq=False)
+class Number(Field):
+    """Integers of one size. `equal`: the loading device must hold the same; `le`: what comes is from 0 to what it
+    holds (QEMU's VMSTATE_*_EQUAL and VMSTATE_INT32_POSITIVE_LE); both compare with the state before the load."""
+
+    equal: bool = field(default=False, kw_only=True)
+    le: bool = field(default=False, kw_only=True)
+
+    code: ClassVar[str] = "I"
+
+    @property
+    def kind(self) -> str:
+        return self.type + (" equal" if self.equal else " le" if self.le else "")
+
+    @property
+    def size(self) -> int:
+        return struct.calcsize("=" + self.code)
+
+    def _form(self, order: str) -> str:
+        return f"{order}{self.num or 1}{self.code}"
+
+    def write(self, view: View, order: str) -> list[Chunk]:
+        value = get(view.state, self.steps)
+        if self.num is None:
+            return [struct.pack(order + self.code, value)]
+        first = self.at or 0
+        return [struct.pack(self._form(order), *value[first : first + self.num])]
+
+    def read(self, view: View, pull: Pull, order: str) -> Reading[None]:
+        if self.num is None:
+            raw = yield from pull.take(self.size)
+            (value,) = struct.unpack(order + self.code, raw)
+            self._compare(view, value)
+            put(view.state, self.steps, value)
+            return
+        buffer = bytearray(self.num * self.size)
+        yield from pull.fill(buffer)
+        first = self.at or 0
+        get(view.state, self.steps)[first : first + self.num] = struct.unpack(self._form(order), buffer)
+
+    def _compare(self, view: View, value: int) -> None:
+        if not (self.equal or self.le):
+            return
+        held = get(view.state, self.steps)
+        if self.equal and value != held:
+            raise BadState("field-differs", rule="the values must be equal", source=str(value), target=str(held))
+        if self.le and not 0 <= value <= held:
+            rule = "the value must be from 0 to the target's"
+            raise BadState("field-differs", rule=rule, source=str(value), target=str(held))
+
+    def initial(self) -> object:
+        value = self.reset if self.reset is not None else 0
+        return value if self.num is None or isinstance(value, list) else [value] * self.num
+
+
+class U8(Number):
+    """An unsigned byte."""
+
+    type = "uint8"
+    code = "B"
+
+
+class U16(Number):
+    """An unsigned number of 16 bits."""
+
+    type = "uint16"
+    code = "H"
+
+
+class U32(Number):
+    """An unsigned number of 32 bits."""
+
+    type = "uint32"
+    code = "I"
+
+
+class U64(Number):
+    """An unsigned number of 64 bits."""
+
+    type = "uint64"
+    code = "Q"
+
+
+class S8(Number):
+    """A signed byte."""
+
+    type = "int8"
+    code = "b"
+
+
+class S16(Number):
+    """A signed number of 16 bits."""
+
+    type = "int16"
+    code = "h"
+
+
+class S32(Number):
+    """A signed number of 32 bits."""
+
+    type = "int32"
+    code = "i"
+
+
+class S64(Number):
+    """A signed number of 64 bits."""
+
+    type = "int64"
+    code = "q"
+
+
+class Timer(Number):
+    """When a timer fires, in nanoseconds; -1: it is off."""
+
+    type = "timer"
+    code = "q"
+
+    def initial(self) -> object:
+        return self.reset if self.reset is not None else -1
+
+
+class Flag(Number):
+    """True or False in one byte (QEMU's "bool")."""
+
+    type = "bool"
+    code = "?"
+
+    def initial(self) -> object:
+        return bool(self.reset) if self.num is None else [bool(self.reset)] * self.num
+
+
+@frozen(eq=False)
+class Bytes(Field):
+    """Raw bytes, as many as `length` says; a bytearray in the state, so that it may be large and is never copied."""
+
+    length: int = 0
+
+    type: ClassVar[str] = "buffer"
+
+    @property
+    def size(self) -> int:
+        return self.length
+
+    def mistakes(self) -> list[str]:
+        wrong = [f"{self.name}: {self.length} bytes"] if self.length < 1 else []
+        return super().mistakes() + wrong + ([f"{self.name}: bytes are no array"] if self.num is not None else [])
+
+    def write(self, view: View, order: str) -> list[Chunk]:
+        value = get(view.state, self.steps)
+        if len(value) != self.length:
+            raise ValueError(f"{self.name} holds {len(value)} bytes, its description says {self.length}")
+        return [memoryview(value)]
+
+    def read(self, view: View, pull: Pull, order: str) -> Reading[None]:
+        value = get(view.state, self.steps)
+        if not isinstance(value, bytearray) or len(value) != self.length:
+            value = bytearray(self.length)
+            put(view.state, self.steps, value)
+        yield from pull.fill(value)
+
+    def initial(self) -> object:
+        return bytearray(self.reset) if self.reset is not None else bytearray(self.length)
+
+
+@frozen(eq=False)
+class SizedBytes(Field):
+    """Raw bytes, as many as the field at the path `length` says, which comes before it; at most `most`."""
+
+    length: str = ""
+    most: int = 0
+
+    type: ClassVar[str] = "buffer"
+
+    @property
+    def size(self) -> int:
+        return -1
+
+    def mistakes(self) -> list[str]:
+        wrong = [] if self.length and self.most > 0 else [f"{self.name}: its length's field and its bound are needed"]
+        return super().mistakes() + wrong
+
+    def _length(self, view: View) -> int:
+        return int(get(view.state, steps(self.length)))
+
+    def write(self, view: View, order: str) -> list[Chunk]:
+        value = get(view.state, self.steps)
+        if len(value) != self._length(view):
+            raise ValueError(f"{self.name} holds {len(value)} bytes, {self.length} says {self._length(view)}")
+        return [memoryview(value)]
+
+    def read(self, view: View, pull: Pull, order: str) -> Reading[None]:
+        length = self._length(view)
+        if not 0 <= length <= self.most:
+            rule = f"its length, {self.length}, is out of bounds"
+            raise BadState("field-out-of-bounds", rule=rule, source=str(length), target=f"0 to {self.most}")
+        value = bytearray(length)
+        yield from pull.fill(value)
+        put(view.state, self.steps, value)
+
+    def initial(self) -> object:
+        return bytearray(self.reset or b"")
+
+
+@frozen(eq=False)
+class Bitmap(Field):
+    """A set of bits, in words of 64 on the wire; an int in the state."""
+
+    bits: int = 64
+
+    type: ClassVar[str] = "bitmap"
+
+    @property
+    def size(self) -> int:
+        return 8 * self._words
+
+    @property
+    def _words(self) -> int:
+        return -(-self.bits // 64)
+
+    def write(self, view: View, order: str) -> list[Chunk]:
+        value = int(get(view.state, self.steps))
+        words = [(value >> (64 * index)) & (2**64 - 1) for index in range(self._words)]
+        return [struct.pack(f"{order}{len(words)}Q", *words)]
+
+    def read(self, view: View, pull: Pull, order: str) -> Reading[None]:
+        raw = yield from pull.take(self.size)
+        words = struct.unpack(f"{order}{self._words}Q", raw)
+        value = sum(word << (64 * index) for index, word in enumerate(words))
+        if value >> self.bits:
+            rule = f"bits are set beyond the {self.bits} that there are"
+            raise BadState("field-out-of-bounds", rule=rule, source=hex(value), target=f"{self.bits} bits")
+        put(view.state, self.steps, value)
+
+    def initial(self) -> object:
+        return self.reset or 0
+
+
+@frozen(eq=False)
+class Unused(Field):
+    """Bytes that once meant something: zeros when saved, passed over when loaded."""
+
+    name: str = field(default="unused", init=False)
+    length: int = 0
+
+    type: ClassVar[str] = "unused_buffer"
+
+    @property
+    def size(self) -> int:
+        return self.length
+
+    def write(self, view: View, order: str) -> list[Chunk]:
+        whole, rest = divmod(self.length, len(ZEROS))
+        return [*[ZEROS] * whole, ZEROS[:rest]]
+
+    def read(self, view: View, pull: Pull, order: str) -> Reading[None]:
+        yield from pull.skip(self.length)
+
+    def init(self, state: object) -> None:
+        """It has no place in the state."""
