@@ -55,7 +55,7 @@ class Devices:
         """The one instance of a driver that serves this host."""
         name = planned.driver.name
         if name not in self._drivers:
-            self._drivers[name] = GuardedDriver(planned.driver())
+            self._drivers[name] = GuardedDriver(planned.driver(), self.host.tree.faults)
         return self._drivers[name]
 
     def _register(self, device: Device, driver: GuardedDriver, settings: BaseModel) -> Parent:

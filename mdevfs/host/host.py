@@ -9,6 +9,7 @@ from mdevfs.bus.iommu import Groups
 from mdevfs.bus.vfio import VfioCore
 from mdevfs.errors import InputError, MdevfsError, escape
 from mdevfs.host.devices import Devices
+from mdevfs.host.faults import make_fault
 from mdevfs.host.mistakes import near_miss
 from mdevfs.host.plan import Plan, PlannedDevice, plan
 from mdevfs.host.read import read
@@ -53,8 +54,19 @@ class Host:
                 wrong += [f"{device.where}: {line}" for line in str(error).splitlines()]
                 continue
             wrong += await self._populate(device, parents)
+        wrong += self._set_faults()
         if wrong:
             raise InputError(f"{self.plan.described.origin}: {line}" for line in wrong)
+
+    def _set_faults(self) -> list[str]:
+        """The described faults, from now on: the mdevs that are there from the start are made without them."""
+        wrong = []
+        for index, section in enumerate(self.plan.described.file.fault):
+            try:
+                self.tree.faults.add(make_fault(section, self.tree))
+            except InputError as error:
+                wrong.append(f"fault[{index}].{error}")
+        return wrong
 
     async def _populate(self, planned: PlannedDevice, parents: Sequence[Parent]) -> list[str]:
         """The planned mdevs of a device, each on the first of its parents (VFs may be many) that has room."""

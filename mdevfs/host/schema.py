@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticKnownError
+
+from mdevfs.sysfs.faults import On
 
 INTERFACES = ("migration_version", "models", "compatible_devices", "verdicts", "state", "query", "debugfs")
 DEFAULT_INTERFACES = frozenset(INTERFACES) - {"query"}
@@ -17,6 +21,7 @@ FORMS = {  # a pattern in words
     NAME_PATTERN: "a name without white space",
 }
 
+ERRNOS = tuple(sorted(errno.errorcode.values()))
 Interface = Literal["migration_version", "models", "compatible_devices", "verdicts", "state", "query", "debugfs"]
 Quirk = Literal["remove-race", "double-remove"]
 
@@ -75,8 +80,50 @@ class DeviceSection(Section):
     mdev: list[MdevSection] = []
 
 
+def _errno_name(name: str) -> str:
+    if name not in ERRNOS:
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(map(repr, ERRNOS))})
+    return name
+
+
+class FaultSection(Section):
+    """`[[fault]]`: what strikes an attribute, or a vendor driver's hook, instead of what it should do."""
+
+    path: str = Field(
+        default="*", min_length=1, description="of an attribute, of an mdev for hooks; a shell pattern, * matches all"
+    )
+    on: On | None = Field(default=None, description="absent: reads and writes; with text: reads")
+    slow: float = Field(default=0.0, ge=0.0, description="seconds; inf: until the fault is cleared")
+    errno: Annotated[str, AfterValidator(_errno_name)] | None = Field(default=None, description="such as EIO")
+    text: str | None = Field(default=None, description="what a read gives instead")
+    count: int | None = Field(default=None, ge=1, description="how often it strikes; absent: for ever")
+    skip: int = Field(default=0, ge=0, description="how many accesses pass first")
+    probability: float = Field(default=1.0, gt=0.0, le=1.0, description="with which an access is struck")
+    seed: int = Field(default=0, description="of the probability's dice")
+
+    @model_validator(mode="after")
+    def _does_one_thing(self) -> FaultSection:
+        if not self.slow and self.errno is None and self.text is None:
+            raise ValueError("a fault does something: give slow, errno or text")
+        if self.errno is not None and self.text is not None:
+            raise ValueError("a read that fails with errno has no text: give one of the two")
+        if self.text is not None and self.on not in (None, "read"):
+            raise ValueError(f'text is what a read gives: it cannot be on "{self.on}"')
+        if self.path == "*" and self.on not in ("probe", "remove"):
+            raise ValueError("a fault of an attribute needs its path, such as */available_instances")
+        return self
+
+    @property
+    def strikes(self) -> frozenset[On]:
+        """The accesses that it strikes."""
+        if self.on is not None:
+            return frozenset({self.on})
+        return frozenset({"read"}) if self.text is not None else frozenset({"read", "write"})
+
+
 class HostFile(Section):
     """A whole host.toml."""
 
     host: HostSection = HostSection()
     device: list[DeviceSection] = []
+    fault: list[FaultSection] = []

@@ -16,9 +16,11 @@ from mdevfs.sysfs.entries import (
     Entry,
     Session,
     SessionFile,
+    Show,
     Text,
     WholeFile,
 )
+from mdevfs.sysfs.faults import Faults, On
 
 if TYPE_CHECKING:
     from mdevfs.sysfs.node import Node
@@ -32,10 +34,11 @@ POLL_NEWS = POLL_IDLE | select.POLLERR | select.POLLPRI
 class File:
     """One open descriptor. `read` and `write` answer as pread(2) and pwrite(2) would, or raise MdevfsError."""
 
-    __slots__ = ("node", "seen")
+    __slots__ = ("faults", "node", "seen")
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, faults: Faults) -> None:
         self.node = node
+        self.faults = faults
         self.seen = -1
 
     async def opening(self) -> None:
@@ -51,6 +54,13 @@ class File:
         """PRI and ERR until the text was read once after the last notification; always on a removed node."""
         return POLL_IDLE if self.seen == self.node.events and not self.node.dead else POLL_NEWS
 
+    async def _strike(self, on: On) -> str | None:
+        """What `Faults.strike` does, while `faults.armed`; the node may have gone meanwhile."""
+        text = await self.faults.strike(on, self.node.path)
+        if self.node.dead:
+            raise KernelError(errno.ENODEV)
+        return text
+
 
 class AttributeFile(File):
     """A descriptor on a sysfs attribute.
@@ -61,8 +71,8 @@ class AttributeFile(File):
 
     __slots__ = ("at", "attribute", "text")
 
-    def __init__(self, node: Node, attribute: Attribute) -> None:
-        super().__init__(node)
+    def __init__(self, node: Node, faults: Faults, attribute: Attribute) -> None:
+        super().__init__(node, faults)
         self.attribute = attribute
         self.text: bytes | None = None
         self.at = 0
@@ -89,7 +99,11 @@ class AttributeFile(File):
         if show is None:
             raise KernelError(errno.EIO)
         self.seen = self.node.events
-        return show()
+        return self._faulty(show) if self.faults.armed else show()
+
+    async def _faulty(self, show: Show) -> Text:
+        text = await self._strike("read")
+        return text if text is not None else await self._settle(show())
 
     def _cut(self, text: bytes) -> bytes:
         # fs/sysfs/file.c sysfs_kf_seq_show: "returned bad count", then PAGE_SIZE - 1.
@@ -112,6 +126,8 @@ class AttributeFile(File):
             raise KernelError(errno.EIO)
         if len(data) > PAGE_SIZE:
             data = data[:PAGE_SIZE]
+        if self.faults.armed:
+            await self._strike("write")
         pending = store(data)
         if pending is not None:
             await pending
@@ -124,8 +140,8 @@ class WholeFileFile(AttributeFile):
     __slots__ = ()
 
     async def opening(self) -> None:
-        if self.attribute.show is not None:
-            self.text = await self._settle(self.attribute.show())
+        if (show := self.attribute.show) is not None:
+            self.text = await self._settle(self._faulty(show) if self.faults.armed else show())
 
     async def read(self, offset: int, size: int) -> bytes:
         if self.text is None:
@@ -142,15 +158,16 @@ class SessionFileFile(File):
 
     __slots__ = ("base", "session")
 
-    def __init__(self, node: Node, session: Session) -> None:
-        super().__init__(node)
+    def __init__(self, node: Node, faults: Faults, session: Session) -> None:
+        super().__init__(node, faults)
         self.session = session
         self.base: int | None = None
 
     async def read(self, offset: int, size: int) -> bytes:
         if self.base is None or offset < self.base:
             self.base = offset
-        answer = await AttributeFile._settle(self.session.answer())
+        text = await self._strike("read") if self.faults.armed and offset == self.base else None
+        answer = await AttributeFile._settle(text if text is not None else self.session.answer())
         return answer[offset - self.base :][:size]
 
     async def write(self, offset: int, data: bytes) -> int:
@@ -159,6 +176,8 @@ class SessionFileFile(File):
         if not data:
             return 0
         self.base = None
+        if self.faults.armed:
+            await self._strike("write")
         await self.session.ask(data[:PAGE_SIZE])
         return min(len(data), PAGE_SIZE)
 
@@ -168,8 +187,8 @@ class BinaryFile(File):
 
     __slots__ = ("attribute",)
 
-    def __init__(self, node: Node, attribute: BinaryAttribute) -> None:
-        super().__init__(node)
+    def __init__(self, node: Node, faults: Faults, attribute: BinaryAttribute) -> None:
+        super().__init__(node, faults)
         self.attribute = attribute
 
     async def read(self, offset: int, size: int) -> bytes:
@@ -178,6 +197,8 @@ class BinaryFile(File):
         if self.attribute.read is None:
             raise KernelError(errno.EIO)
         size = min(size, max(0, self.attribute.size - offset)) if self.attribute.size else size
+        if size and self.faults.armed and (text := await self._strike("read")) is not None:
+            return text.encode()[offset : offset + size]
         return self.attribute.read(offset, size) if size else b""
 
     async def write(self, offset: int, data: bytes) -> int:
@@ -189,18 +210,20 @@ class BinaryFile(File):
             if offset >= self.attribute.size:
                 raise KernelError(errno.EFBIG)
             data = data[: self.attribute.size - offset]
+        if data and self.faults.armed:
+            await self._strike("write")
         return self.attribute.write(offset, data) if data else 0
 
 
-def file_of(node: Node, entry: Entry) -> File:
+def file_of(node: Node, entry: Entry, faults: Faults) -> File:
     """The descriptor that an open(2) of `entry` gives; the caller has checked the mode bits."""
     match entry:
         case WholeFile():
-            return WholeFileFile(node, entry)
+            return WholeFileFile(node, faults, entry)
         case Attribute():
-            return AttributeFile(node, entry)
+            return AttributeFile(node, faults, entry)
         case SessionFile():
-            return SessionFileFile(node, entry.begin())
+            return SessionFileFile(node, faults, entry.begin())
         case BinaryAttribute():
-            return BinaryFile(node, entry)
+            return BinaryFile(node, faults, entry)
     raise KernelError(errno.EISDIR)

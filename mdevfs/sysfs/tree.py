@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from mdevfs.errors import KernelError
 from mdevfs.sysfs.entries import Directory, Entry, Link
+from mdevfs.sysfs.faults import Faults
 from mdevfs.sysfs.files import File, file_of
 from mdevfs.sysfs.node import Memory, Node
 from mdevfs.sysfs.order import name_hash
@@ -30,7 +31,7 @@ class Tree:
 
     `uid` and `gid` own every node. After a change, `stale` holds the (directory inode, name) pairs and `touched` the
     inodes of directories that a kernel may have cached; who serves the tree empties both before it answers.
-    `generation` counts changes.
+    `generation` counts changes; `faults` are those that strike its files.
 
     A link that was only listed is kept as a `Listed` record (its parent's children hold the inode) until somebody
     uses it: a listing of 100,000 names takes half the time and memory so.
@@ -46,6 +47,7 @@ class Tree:
         self.stale: list[tuple[int, str]] = []
         self.touched: set[int] = set()
         self.generation = 0
+        self.faults = Faults()
         self._directories: dict[str, Node] = {}  # those that somebody knows, by path
 
     # -- finding
@@ -216,7 +218,7 @@ class Tree:
             raise KernelError(errno.EACCES)
         if flags & os.O_DIRECT:
             raise KernelError(errno.EINVAL)
-        return file_of(node, node.entry)
+        return file_of(node, node.entry, self.faults)
 
     def remember(self, node: Node) -> Memory:
         """The node's memory, made at the first change; moves its ctime."""

@@ -16,7 +16,7 @@ from mdevfs.bus.ap_identity import ApIdentity
 from mdevfs.bus.css import SubchannelIdentity
 from mdevfs.bus.kernel import Kernel
 from mdevfs.bus.pci_resource import PciIdentity, SriovCapability
-from mdevfs.errors import DriverFault, InputError, MdevfsError
+from mdevfs.errors import DriverFault, InputError, KernelError, MdevfsError
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
@@ -27,6 +27,7 @@ from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import YES, Reason, Refused, RefusedVerdict, Verdict
 from mdevfs.state.description import VMState
 from mdevfs.sysfs.entries import Attribute, Deferred, Entry, nest
+from mdevfs.sysfs.faults import Faults
 from mdevfs.vendor.api import AttributeMark, Device, Owner, VendorDriver, migrates, model_of
 
 log = logging.getLogger("mdevfs.vendor")
@@ -38,14 +39,14 @@ Result = TypeVar("Result")
 
 
 class GuardedDriver:
-    """A vendor driver as the mdev core calls it (`mdevfs.mdev.driver.VendorHooks`)."""
+    """A vendor driver as the mdev core calls it (`mdevfs.mdev.driver.VendorHooks`); `faults` may strike its hooks."""
 
-    def __init__(self, driver: VendorDriver) -> None:
+    def __init__(self, driver: VendorDriver, faults: Faults | None = None) -> None:
         self.driver = driver
+        self.faults = faults or Faults()
         self.name = driver.name
         self.max_instances = driver.max_instances
         self.migrates = migrates(type(driver))
-        self.slow_remove = _blocks(driver.remove)
         self._slow_available = _blocks(driver.available)
         self._attributes = _attributes(driver)
         self._layouts: dict[Owner, Mapping[str, Sequence[str]]] = {}
@@ -122,11 +123,31 @@ class GuardedDriver:
             return self._in_thread(type, "claim", self.driver.claim, _nothing, (type,))
         return self.call(type, "claim", self.driver.claim, _nothing, type)
 
+    @property
+    def slow_remove(self) -> bool:
+        return _blocks(self.driver.remove) or (self.faults.armed and self.faults.delay("remove"))
+
     def probe(self, mdev: Mdev) -> Awaitable[None] | None:
+        if self.faults.armed:
+            return self._struck(mdev, "probe", self.driver.probe)
         return self.call(mdev, "probe", self.driver.probe, _nothing, mdev)
 
     def remove(self, mdev: Mdev) -> Awaitable[None] | None:
+        if self.faults.armed:
+            return self._struck(mdev, "remove", self.driver.remove)
         return self.call(mdev, "remove", self.driver.remove, _nothing, mdev)
+
+    async def _struck(self, mdev: Mdev, what: Literal["probe", "remove"], hook: Callable[[Mdev], None]) -> None:
+        """A hook that a fault may strike: then it is called late, or not at all."""
+        try:
+            await self.faults.strike(what, mdev.path)
+        except KernelError as error:
+            rule = f"{what} of the vendor driver failed on purpose: {error}"
+            mend = "clear the fault: mdevfs control DIR clear"
+            raise Refused("fault", error.errno, rule=rule, side="target", mend=mend) from None
+        pending = self.call(mdev, what, hook, _nothing, mdev)
+        if pending is not None:
+            await pending
 
     def migration_string(self, device: Device) -> str | Awaitable[str]:
         self._check_tier(device)

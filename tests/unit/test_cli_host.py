@@ -106,7 +106,7 @@ def test_check_of_an_unknown_name_says_what_is_near(capsys: pytest.CaptureFixtur
 def test_schema_covers_the_file_and_the_drivers_settings() -> None:
     document = file_schema()
     definitions = document["$defs"]
-    assert set(document["properties"]) == {"host", "device"}
+    assert set(document["properties"]) == {"host", "device", "fault"}
     assert {f"settings-{name}" for name in installed()} <= set(definitions)
     assert definitions["settings-i915"]["properties"]["device_id"]["default"] == 0x591D
     tests = [rule["if"]["properties"]["driver"]["const"] for rule in definitions["DeviceSection"]["allOf"]]

@@ -75,7 +75,7 @@ async def test_everything_wrong_at_once(tmp_path: Path) -> None:
         """,
     )
     expected = [
-        r"colour: unknown key \(known: device, host\)",
+        r"colour: unknown key \(known: device, fault, host\)",
         r'host\.nmae: unknown key, did you mean "name"\?',
         r'host\.kernel: "six" is not a kernel release such as 6\.1',
         r'host\.interfaces\[0\]: "migration_versions" is unknown, did you mean "migration_version"\?',
