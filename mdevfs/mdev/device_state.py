@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from mdevfs.migration.state_version import STATE_VERSION
 from mdevfs.state import body
 from mdevfs.state.stream import Place, Section
 from mdevfs.state.view import View
@@ -14,17 +15,26 @@ if TYPE_CHECKING:
 
 
 class DeviceState:
-    """`registers` is the driver's object; `save_version` the version that is saved, `blocked` those that are not
-    loaded (seed 002: the bitmap of an administrator)."""
+    """`registers` is the driver's object; `blocked` are the versions that are not loaded (seed 002: the bitmap of an
+    administrator)."""
 
-    __slots__ = ("blocked", "mdev", "registers", "save_version")
+    __slots__ = ("blocked", "mdev", "registers")
 
     def __init__(self, mdev: Mdev) -> None:
         self.mdev = mdev
-        description = mdev.parent.description
-        self.save_version = description.version
-        self.blocked: Collection[int] = frozenset(description.blocked)
+        self.blocked: Collection[int] = frozenset(mdev.parent.description.blocked)
         self.registers: object = mdev.parent.driver.reset(mdev)
+
+    @property
+    def save_version(self) -> int:
+        """It is the migration parameter `state-version`, whether the driver has a model or not."""
+        version = self.mdev.params.get(STATE_VERSION, self.mdev.parent.description.version)
+        assert isinstance(version, int)
+        return version
+
+    @save_version.setter
+    def save_version(self, version: int) -> None:
+        self.mdev.set_param(STATE_VERSION, version)
 
     @property
     def section_name(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -72,6 +72,12 @@ class Mdev(Device):
         if self._device_state is None:
             self._device_state = DeviceState(self)
         return self._device_state
+
+    @property
+    def blocked_versions(self) -> Collection[int]:
+        """The versions of device state that it does not load."""
+        kept = self._device_state
+        return kept.blocked if kept is not None else self.parent.description.blocked
 
     @property
     def state(self) -> Any:

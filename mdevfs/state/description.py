@@ -20,7 +20,8 @@ MAX_DEPTH = 16
 class VMState:
     """The description of one device's state, of a struct in it, or of a subsection (QEMU's VMStateDescription).
 
-    `minimum`: the oldest version that is loaded; `version` itself unless it is given. A subsection's name begins with
+    `minimum`: the oldest version that is loaded; `version` itself unless it is given. `first`: the version that the
+    driver began to migrate with, which a source means whose string says none. A subsection's name begins with
     its parent's; it is sent while `needed` (a migration parameter's name, or a function of the View) says so.
     `before_save` and `after_load` are functions of the View; the latter may raise Refused.
     `blocked`: versions that load but are known to be wrong, each with the reason; an administrator may allow them.
@@ -31,6 +32,7 @@ class VMState:
     name: str
     version: int = 1
     minimum: int = field(default=-1)
+    first: int = field(default=1, kw_only=True)
     fields: Sequence[Field] = field(default=(), kw_only=True)
     subsections: Sequence[VMState] = field(default=(), kw_only=True)
     needed: Predicate | None = field(default=None, kw_only=True, converter=predicate)
@@ -66,6 +68,8 @@ class VMState:
                 found.append(f"subsection {sub.name}: nothing says when it is needed")
         if len(self.by_name) < len(self.subsections):
             found.append("two subsections have one name")
+        if not 0 <= self.first <= self.version:
+            found.append(f"first version {self.first} is newer than {self.version}")
         found += [f"blocked version {one} is none of its versions" for one in self.blocked if not self.takes(one)]
         if self.bare and (self.subsections or self.bare not in "<>"):
             found.append("bare state is of one byte order, < or >, and has no subsections")

@@ -6,7 +6,7 @@ import errno
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import trio
@@ -24,6 +24,7 @@ from mdevfs.migration.handshake import MAX_STRING
 from mdevfs.migration.machine import Broken, Machine, Tier, compat_values
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Value
+from mdevfs.migration.state_version import blocked_verdict, with_state_version
 from mdevfs.migration.verdict import YES, Reason, Refused, RefusedVerdict, Verdict
 from mdevfs.state.description import VMState
 from mdevfs.sysfs.entries import Attribute, Deferred, Entry, nest
@@ -163,6 +164,9 @@ class GuardedDriver:
 
     def check(self, device: Device, source: str) -> Verdict | Awaitable[Verdict]:
         self._check_tier(device)
+        description, blocked = _state_of(device)
+        if blocked and (verdict := blocked_verdict(source, description, blocked)) is not None:
+            return verdict
         if self._declares and (model := model_of(device)) is not None:
             if source == self._own_string(model, device):
                 return YES
@@ -208,7 +212,8 @@ class GuardedDriver:
 
     @property
     def model(self) -> DeviceModel | None:
-        return self.driver.model
+        model, state = self.driver.model, self.driver.state
+        return with_state_version(model, state) if model is not None and state is not None else model
 
     @property
     def broken(self) -> Sequence[Broken]:
@@ -221,8 +226,10 @@ class GuardedDriver:
     def device_model(self, settings: object) -> DeviceModel | None:
         """See VendorDriver.device_model."""
         made = self.run(self.name, "device_model", self.driver.device_model, settings)
-        if made is None or isinstance(made, DeviceModel):
-            return made
+        if made is None:
+            return None
+        if isinstance(made, DeviceModel):
+            return with_state_version(made, self.device_state(settings))
         raise self.junk(self.name, "device_model", made, "a DeviceModel")
 
     def device_state(self, settings: object) -> VMState:
@@ -405,6 +412,14 @@ def _known_issue(one: Broken) -> Reason:
     where = "the other host" if one.elsewhere else "the host that runs it"
     mend = f"set the compat property {one.compat} = {one.value} by hand on {where}, or run {one.fixed}"
     return Reason("broken-release", rule, one.parameter, side="both", mend=mend)
+
+
+def _state_of(device: Device) -> tuple[VMState, Collection[int]]:
+    """The description of a device's state, and which of its versions are blocked."""
+    if isinstance(device, Mdev):
+        return device.parent.description, device.blocked_versions
+    description = (device if isinstance(device, Parent) else device.parent).description
+    return description, description.blocked
 
 
 def _nothing(result: object) -> None:
