@@ -17,6 +17,7 @@ from mdevfs.control.protocol import ADDRESS_XATTR
 from mdevfs.control.server import ControlServer
 from mdevfs.errors import MachineError, escape
 from mdevfs.host.host import Host
+from mdevfs.mount.links import FirstRequest
 from mdevfs.mount.operations import SysfsOperations
 from mdevfs.mount.places import FSNAME
 
@@ -45,11 +46,13 @@ async def serve(host: Host, mountpoint: Path, *, private: bool, ready: Callable[
     except RuntimeError as error:
         raise MachineError(f"cannot mount on {mountpoint}: {error}; see `mdevfs doctor`") from None
     operations.invalidator.start()
+    first = FirstRequest()
     _calm_gc()
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
             nursery.start_soon(control.serve)
+            nursery.start_soon(first.answer)
             nursery.start_soon(_announce, mountpoint, ready)
             await pyfuse3.main(max_tasks=1000)
             nursery.cancel_scope.cancel()
