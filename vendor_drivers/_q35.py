@@ -66,6 +66,9 @@ class QemuNic(VendorDriver):
     types = [MdevType("nic", description="one port", instances=8)]
     machine_types = MACHINE_TYPES
     identity: ClassVar[PciIdentity]
+    variants = tuple(
+        {"release": one} for one in (*reversed(_BARE[_BARE.index("8.0") :]), "8.0.1", *reversed(_BARE[:10]))
+    )
 
     class Settings(Base):
         release: Annotated[str, AfterValidator(_release)] = Field(

@@ -47,6 +47,8 @@ class Nvidia(VendorDriver):
     mdev_driver = "nvidia-vgpu-vfio"
     mdev_driver_since = "5.14"  # where the kernel lets it: its layer asks for mdev_parent_ops.device_driver
 
+    variants = ({"driver_release": "535.161.05"}, {}, {"board": "A16"})
+
     class Settings(Base):
         board: Literal["T4", "A16"] = Field(default="T4", description="T4: the GPU is the parent; A16: its VFs are")
         driver_release: str = Field(

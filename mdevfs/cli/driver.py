@@ -1,4 +1,4 @@
-"""`mdevfs driver list|info`."""
+"""`mdevfs driver list|info|test`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdevfs.cli import driver_test
 from mdevfs.cli.output import Json, print_block, print_json
 from mdevfs.cli.table import print_table
 from mdevfs.errors import InputError, escape
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from mdevfs.vendor.loader import Found
 
 app = typer.Typer(add_completion=False, help="List and describe vendor drivers.", epilog="Example: mdevfs driver list")
+
+
+app.command("test", epilog=driver_test.EXAMPLE)(driver_test.test)
 
 
 @app.command("list", epilog="Example: mdevfs driver list")
@@ -46,7 +50,7 @@ def info(
 
     Its types, settings, device model, machine types and promises, broken releases, and the codes that it refuses with.
     """
-    found = _find(name)
+    found = find(name)
     description = describe(found)
     if json:
         print_json({"schema": 1, **description})
@@ -54,7 +58,8 @@ def info(
         _print(description)
 
 
-def _find(name: str) -> Found:
+def find(name: str) -> Found:
+    """The installed driver of this name. Raises InputError with the near miss."""
     from mdevfs.host.mistakes import near_miss
     from mdevfs.vendor.loader import installed, load_installed
 

@@ -98,6 +98,8 @@ class VendorDriver:
     """Parameters that the handshake is stricter about than the load of the bytes alone, each with the reason."""
     migration_features: ClassVar[Sequence[str]] = ("stop-copy", "p2p", "pre-copy")
     """What its devices offer of VFIO migration (linux/vfio.h, VFIO_MIGRATION_*); `stop-copy` is always there."""
+    variants: ClassVar[Sequence[Mapping[str, object]]] = ({},)
+    """Settings, from the oldest to the newest, whose devices `mdevfs driver test` holds against each other."""
     Settings: ClassVar[type[BaseModel]] = Settings
     pages: ClassVar[Sequence[Page]] = ()
     """The catalogue's pages of the codes that this driver refuses with."""

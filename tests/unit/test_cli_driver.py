@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+import vendor_drivers.mtty
 from mdevfs.cli.driver import describe, settings_schema
 from mdevfs.cli.main import run
 from mdevfs.vendor import Bool, Broken, DeviceModel, Int, MdevType, Page, Tier, VendorDriver, chain
@@ -179,3 +181,49 @@ def test_settings_without_a_schema_are_any_table() -> None:
             view: memoryview
 
     assert settings_schema(Strange) == {"type": "object"}
+
+
+def test_test_tries_every_pair_and_tells(capsys: pytest.CaptureFixture[str]) -> None:
+    report = json_of(capsys, "driver", "test", "my_nic", "--json")
+    count = len(report["configurations"])
+    assert report["holds"]
+    assert len(report["pairs"]) == count**2 == sum(report["counts"]["all"].values())
+    assert run(["driver", "test", "my_nic"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{count} distinct configurations")
+    assert any(line.endswith("my_nic nic rx-filter-size=32") for line in lines)
+
+
+STALE = """
+from tests.unit.liars import {base}
+
+
+class Nic({base}):
+    api = 1
+    name = "nic"
+"""
+
+
+def test_test_against_an_older_release(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for base in ("Honest", "StaleVersion"):
+        (tmp_path / f"{base}.py").write_text(STALE.format(base=base))
+    new, old = str(tmp_path / "StaleVersion.py"), str(tmp_path / "Honest.py")
+    assert run(["driver", "test", new]) == 0
+    capsys.readouterr()
+    assert run(["driver", "test", new, "--against", old]) == 1
+    said = capsys.readouterr().out
+    assert "false yes: nic@Honest nic -> nic nic" in said
+    assert "the section's footer is missing" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nvidai"], 'there is no vendor driver "nvidai", did you mean "nvidia"?'),
+        (["./none.py"], "driver file none.py does not exist"),
+        (["my_nic", "--against", vendor_drivers.mtty.__file__], "holds no release of my_nic"),
+    ],
+)
+def test_test_refuses_what_it_cannot_test(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["driver", "test", *arguments]) == 2
+    assert said in capsys.readouterr().err
