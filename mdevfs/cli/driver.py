@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdevfs.cli import driver_test
+from mdevfs.cli import driver_agreement
+from mdevfs.cli.drivers import find
 from mdevfs.cli.output import Json, print_block, print_json
 from mdevfs.cli.table import print_table
-from mdevfs.errors import InputError, escape
 
 if TYPE_CHECKING:
     from mdevfs.mdev.types import MdevType
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, help="List and describe vendor drivers.", epilog="Example: mdevfs driver list")
 
 
-app.command("test", epilog=driver_test.EXAMPLE)(driver_test.test)
+app.command("test", epilog=driver_agreement.EXAMPLE)(driver_agreement.test)
 
 
 @app.command("list", epilog="Example: mdevfs driver list")
@@ -56,20 +56,6 @@ def info(
         print_json({"schema": 1, **description})
     else:
         _print(description)
-
-
-def find(name: str) -> Found:
-    """The installed driver of this name. Raises InputError with the near miss."""
-    from mdevfs.host.mistakes import near_miss
-    from mdevfs.vendor.loader import installed, load_installed
-
-    found = load_installed(name)
-    if found is not None:
-        return found
-    known = installed()
-    if name in known:
-        raise InputError(f"vendor driver {escape(name)} does not load: the warning says why")
-    raise InputError(f'there is no vendor driver "{escape(name)}"{near_miss(name, known)}')
 
 
 # -- what a driver declares, as JSON

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdevfs.cli.drivers import find
 from mdevfs.cli.output import Json, print_json
 from mdevfs.errors import EXIT_NO, EXIT_YES, InputError, escape
 
@@ -61,10 +62,9 @@ def test(
 def _releases(name: str, against: list[Path]) -> list[Release]:
     """Older releases first, then the driver, then others that share its model."""
     from mdevfs.agreement.configurations import Release
-    from mdevfs.cli.driver import find
     from mdevfs.vendor.loader import all_installed, load_file
 
-    driver = _of_file(name) if "/" in name or name.endswith(".py") else find(name).driver
+    driver = find(name).driver
     found: list[Release] = []
     for path in against:
         older = [one.driver for one in load_file(path).values() if _related(one.driver, driver)]
@@ -77,16 +77,6 @@ def _releases(name: str, against: list[Path]) -> list[Release]:
         sharing = [one for one in others if one.model is not None and one.model.name == driver.model.name]
         found += [Release(one, one.name) for one in sharing]
     return found
-
-
-def _of_file(name: str) -> type[VendorDriver]:
-    from mdevfs.vendor.loader import load_file
-
-    drivers = [one.driver for one in load_file(Path(name)).values()]
-    if len(drivers) == 1:
-        return drivers[0]
-    known = ", ".join(one.name for one in drivers) or "none that loads"
-    raise InputError(f"{name} holds not one driver but {len(drivers)}: {known}")
 
 
 def _related(one: type[VendorDriver], driver: type[VendorDriver]) -> bool:
