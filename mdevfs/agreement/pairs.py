@@ -12,12 +12,13 @@ from mdevfs.agreement.transfer import load, save
 from mdevfs.errors import MdevfsError
 from mdevfs.migration.verdict import Verdict, verdict_of
 
-Outcome = Literal["yes", "no", "string", "caution", "false yes", "loads", "blocked"]
+Outcome = Literal["yes", "no", "string", "caution", "older version", "false yes", "loads", "blocked"]
 MARKS: Mapping[Outcome, str] = {
     "yes": "y",
     "no": ".",
     "string": "s",
     "caution": "c",
+    "older version": "v",
     "blocked": "-",
     "false yes": "!",
     "loads": "?",
@@ -27,6 +28,7 @@ MEANINGS: Mapping[Outcome, str] = {
     "no": "refused, and the bytes alone are refused too",
     "string": "refused, and by the load for the string that the stream carries; the bytes alone would load",
     "caution": "refused; the bytes alone would load, and the driver says why it is stricter",
+    "older version": "accepted and loads; the source was told to save with an older version, what came later is lost",
     "blocked": "one of the two does not migrate at all",
     "false yes": "accepted, but the state does not load, or the device is not what it was",
     "loads": "refused, but the load takes it, and the driver names no caution",
@@ -76,6 +78,12 @@ class Source:
                 made.faults.append(f"seed {seed}: {error}")
         return made
 
+    @property
+    def saves_older(self) -> bool:
+        """Whether it was told to save with a version that is not its newest (seed 002: backward, and forced)."""
+        mdev = self.configuration.mdev
+        return mdev.device_state.save_version < mdev.parent.description.version
+
     def _drive(self, seed: int) -> None:
         """From the reset state, which seed 0 is, into a state in use."""
         mdev, hooks = self.configuration.mdev, self.configuration.hooks
@@ -112,10 +120,16 @@ async def judge(index: int, source: Source, other: int, target: Configuration) -
     verdict = await _ask(target, string)
     if not verdict.compatible:
         return Pair(index, other, *_refused(source, target, verdict))
+    pair = Pair(index, other, "yes")
     for seed, data, twin in source.states:
-        if why := _migrates(target, seed, data, twin):
-            return Pair(index, other, "false yes", f"state of seed {seed}: {why}")
-    return Pair(index, other, "yes")
+        try:
+            why = _migrates(target, seed, data, twin)
+        except MdevfsError as error:
+            return Pair(index, other, "false yes", f"state of seed {seed}: it does not load and run: {error}")
+        if why:
+            outcome: Outcome = "older version" if source.saves_older else "false yes"
+            pair = Pair(index, other, outcome, f"state of seed {seed}: {why}")
+    return pair
 
 
 async def _ask(target: Configuration, string: str) -> Verdict:
@@ -127,16 +141,13 @@ async def _ask(target: Configuration, string: str) -> Verdict:
 
 
 def _migrates(target: Configuration, seed: int, data: bytes, twin: Seen) -> str:
-    """Why the migrated device is not its twin; empty when it is."""
-    for later, wanted in ((False, twin.at_once), (True, twin.later)):
-        try:
-            target.mdev.device_state.registers = load(target, data)
-            shown = run_on(target, seed) if later else target.hooks.fingerprint(target.mdev)
-        except MdevfsError as error:
-            return f"it does not load: {error}" if not later else f"it does not run on: {error}"
-        if why := _difference(wanted, shown):
-            return f"{'after further steps ' if later else ''}{why}"
-    return ""
+    """How the migrated device differs from its twin; empty when it does not. Raises MdevfsError."""
+    target.mdev.device_state.registers = load(target, data)
+    if why := _difference(twin.at_once, target.hooks.fingerprint(target.mdev)):
+        return why
+    target.mdev.device_state.registers = load(target, data)
+    why = _difference(twin.later, run_on(target, seed))
+    return f"after further steps {why}" if why else ""
 
 
 def _difference(wanted: Mapping[str, object], shown: Mapping[str, object]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from mdevfs.migration.state_version import STATE_VERSION
 from mdevfs.state import body
 from mdevfs.state.stream import Place, Section
@@ -37,6 +39,11 @@ class DeviceState:
         self.mdev.set_param(STATE_VERSION, version)
 
     @property
+    def view(self) -> View:
+        """The whole state as the functions of the description see it, whatever version it is saved with."""
+        return View(self.registers, self.mdev.values, self.mdev.parent.description.version)
+
+    @property
     def section_name(self) -> str:
         """As QEMU names it: the address in the guest and the description's name, or the latter alone."""
         address, name = self.mdev.parent.driver.guest_address, self.mdev.parent.description.name
@@ -45,8 +52,7 @@ class DeviceState:
     def save(self) -> Section:
         """The section of the state as it is. Large fields are not copied: the state must stand still meanwhile."""
         description = self.mdev.parent.description
-        view = View(self.registers, self.mdev.values, self.save_version)
-        chunks, described = body.save(description, view)
+        chunks, described = body.save(description, evolve(self.view, version=self.save_version))
         return Section(self.section_name, self.save_version, chunks, described)
 
     def place(self) -> Place:

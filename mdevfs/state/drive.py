@@ -7,24 +7,37 @@ from collections.abc import Iterator, Mapping
 from random import Random
 
 from mdevfs.state.description import Struct, VMState
-from mdevfs.state.fields import Bitmap, Bytes, Field, Flag, Number, SizedBytes
-from mdevfs.state.view import get, put, steps
+from mdevfs.state.fields import Bitmap, Bytes, Field, Flag, Number, SizedBytes, Unused
+from mdevfs.state.view import View, get, put, steps
+
+Place = tuple[str, Field, View]
 
 
-def randomize(description: VMState, state: object, random: Random) -> None:
-    """Gives every field a random value of its type; the same state and generator give the same values."""
+def present(description: VMState, view: View, path: str = "") -> Iterator[Place]:
+    """Every field that a device of this view sends, with its path and the view that it is in; structs opened."""
     for one in description.fields:
-        if isinstance(one, Struct):
-            inner = get(state, one.steps)
-            for element in inner if one.num is not None else [inner]:
-                randomize(one.of, element, random)
-        else:
-            _randomize_field(one, state, random)
+        if not one.present(view) or isinstance(one, Unused):
+            continue
+        name = f"{path}{one.name}"
+        if not isinstance(one, Struct):
+            yield name, one, view
+            continue
+        for index, inner in enumerate(one.elements(view)):
+            yield from present(one.of, inner, f"{name}[{index}]." if one.num is not None else f"{name}.")
     for sub in description.subsections:
-        randomize(sub, state, random)
+        inner = View(view.state, view.values, sub.version, view.root)
+        if sub.needed is None or sub.needed(inner):
+            yield from present(sub, inner, path)
 
 
-def _randomize_field(one: Field, state: object, random: Random) -> None:
+def randomize(description: VMState, view: View, seed: int) -> None:
+    """Gives every field that is sent a random value of its type. A field's value depends on the seed and on its own
+    path, so that releases with other fields beside it agree on it."""
+    for path, one, inner in present(description, view):
+        _randomize(one, inner.state, Random(f"{seed} {path}"))
+
+
+def _randomize(one: Field, state: object, random: Random) -> None:
     match one:
         case Number(equal=True) | Number(le=True):
             pass  # fixed by the device
@@ -51,22 +64,17 @@ def _number(one: Number, random: Random) -> int | bool:
     return value
 
 
-def flatten(state: object) -> Mapping[str, object]:
-    """Names and values of a whole state: attributes, lists, and what is in them; bytes as hexadecimal text."""
-    return dict(_flat("", state))
+def values(description: VMState, view: View) -> Mapping[str, object]:
+    """Names and values of every field that is sent; lists as tuples, bytes as hexadecimal text."""
+    return {path: _plain(_part(one, inner)) for path, one, inner in present(description, view)}
 
 
-def _flat(path: str, value: object) -> Iterator[tuple[str, object]]:
-    if value is None or isinstance(value, bool | int | str | float):
-        yield path, value
-    elif isinstance(value, bytes | bytearray | memoryview):
-        yield path, bytes(value).hex()
-    elif isinstance(value, list | tuple):
-        if all(isinstance(one, int) for one in value):
-            yield path, tuple(value)
-        else:
-            for index, one in enumerate(value):
-                yield from _flat(f"{path}[{index}]", one)
-    else:
-        for name, one in vars(value).items():
-            yield from _flat(f"{path}.{name}" if path else name, one)
+def _part(one: Field, view: View) -> object:
+    value = get(view.state, one.steps)
+    return value[one.at or 0 : (one.at or 0) + one.num] if one.num is not None else value
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    return tuple(value) if isinstance(value, list) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping, Sequence
-from random import Random
 from typing import Any, ClassVar, Literal, TypeVar
 
 from attrs import frozen
@@ -22,7 +21,7 @@ from mdevfs.migration.machine import UNVERSIONED, VERSIONED, Broken, Machine, Pr
 from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.verdict import Reason, Refused, Verdict
 from mdevfs.state.description import VMState
-from mdevfs.state.drive import flatten, randomize
+from mdevfs.state.drive import randomize, values
 
 API = 1
 BUSES = ("virtual", "pci", "css", "ap")
@@ -214,12 +213,13 @@ class VendorDriver:
 
     def exercise(self, mdev: Mdev, seed: int) -> None:
         """Drives `mdev.state` on from what it is, as a guest would: the same state and seed give the same state.
-        Without more knowledge every field gets a random value."""
-        randomize(mdev.parent.description, mdev.state, Random(seed))
+        Without more knowledge every field that is sent gets a random value."""
+        randomize(mdev.parent.description, mdev.device_state.view, seed)
 
     def fingerprint(self, mdev: Mdev) -> Mapping[str, object]:
-        """What a guest would see of the device: register names and values. Without more knowledge the whole state."""
-        return flatten(mdev.state)
+        """What a guest would see of the device: register names and values. Without more knowledge every field
+        that is sent."""
+        return values(mdev.parent.description, mdev.device_state.view)
 
     def migration_string(self, device: Device) -> str:
         """What a device says of itself: from the model's parameters, else from driver and type."""
