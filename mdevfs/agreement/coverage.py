@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mdevfs.agreement.configurations import Configuration
 from mdevfs.state.description import Struct, VMState
 from mdevfs.state.fields import Field, Number, Unused
-from mdevfs.state.view import View, get
+from mdevfs.state.view import View
 
 
 class Coverage:
@@ -37,7 +37,7 @@ def _compare(description: VMState, now: View, reset: View, path: str) -> Iterato
     """(path, whether it is sent, whether it differs) of every field; a field's path is where it is in the state, so
     that two forms of one field count once."""
     for one in description.fields:
-        if isinstance(one, Unused) or (isinstance(one, Number) and (one.equal or one.le)):
+        if isinstance(one, Unused) or one.fixed or (isinstance(one, Number) and (one.equal or one.le)):
             continue  # nothing that a device could change
         where, sent = f"{path}/{description.name}/{_place(one)}", one.present(now)
         if isinstance(one, Struct):
@@ -45,7 +45,7 @@ def _compare(description: VMState, now: View, reset: View, path: str) -> Iterato
                 for inner, inner_sent, differs in _compare(one.of, mine, other, where):
                     yield inner, sent and inner_sent, differs
         else:
-            yield where, sent, _part(one, now) != _part(one, reset)
+            yield where, sent, one.held(now) != one.held(reset)
     for sub in description.subsections:
         inner_now, inner_reset = (View(view.state, view.values, sub.version, view.root) for view in (now, reset))
         needed = sub.needed is None or bool(sub.needed(inner_now))
@@ -54,9 +54,5 @@ def _compare(description: VMState, now: View, reset: View, path: str) -> Iterato
 
 
 def _place(one: Field) -> str:
-    return one.name if one.num is None else f"{one.name}[{one.at or 0}:{(one.at or 0) + one.num}]"
-
-
-def _part(one: Field, view: View) -> object:
-    value = get(view.state, one.steps)
-    return value[one.at or 0 : (one.at or 0) + one.num] if one.num is not None else value
+    first = one.at or 0
+    return f"{one.name}[{first}:{first + one.num}]" if isinstance(one.num, int) else one.name

@@ -85,9 +85,13 @@ class Mdev(Device):
         return self.device_state.registers
 
     def set_param(self, name: str, value: Value) -> None:
-        """Changes one migration parameter; the string is made anew."""
+        """Changes one migration parameter; the string is made anew, and the device itself where the parameter touches
+        more than the state's representation."""
         self._params = {**self.params, name: value}
         self.string = None
+        param = self.type.model.parameters.get(name) if self.type.model is not None else None
+        if self._device_state is not None and param is not None and not param.state_only:
+            self._device_state.registers = self.parent.driver.reset(self)
 
     @property
     def mdev_core(self) -> MdevCore:

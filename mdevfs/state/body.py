@@ -35,25 +35,29 @@ class Described(TypedDict, total=False):
     migration_version: str
 
 
-def save(description: VMState, view: View) -> tuple[list[Chunk], Described]:
-    """The body's bytes, and their description; what is large is not copied, so the state must stand still."""
+def save(description: VMState, view: View, bare: str = "") -> tuple[list[Chunk], Described]:
+    """The body's bytes, and their description; what is large is not copied, so the state must stand still. `bare` is
+    the byte order of a bare description that this is a struct of."""
     if description.before_save is not None:
         description.before_save(view)
-    order = description.bare or BIG
+    bare = description.bare or bare
     chunks: list[Chunk] = []
     fields: list[Described] = []
     for one, index in description.saved(view):
         name = one.name if index < 0 else f"{one.name}[{index}]"
         if isinstance(one, Struct):
-            fields += _save_struct(one, name, view, chunks)
+            fields += _save_struct(one, name, view, bare, chunks)
             continue
-        written = one.write(view, order)
+        count = one.count(view)
+        if not count:
+            continue
+        written = one.write(view, bare or BIG)
         chunks += written
         about: Described = {"name": name}
-        if one.num is not None and one.num > 1:
-            about["array_len"] = one.num
+        if count > 1:
+            about["array_len"] = count
         total = sum(map(len, written))
-        fields.append({**about, "type": one.kind, "size": total // (one.num or 1)})
+        fields.append({**about, "type": one.kind, "size": total // count})
     found: Described = {"vmsd_name": description.name, "version": view.version, "fields": fields}
     subsections: list[Described] = []
     for sub in description.subsections:
@@ -72,16 +76,16 @@ def _view_of(sub: VMState, view: View) -> View:
     return View(view.state, view.values, sub.version, view.root)
 
 
-def _save_struct(one: Struct, name: str, view: View, chunks: list[Chunk]) -> list[Described]:
+def _save_struct(one: Struct, name: str, view: View, bare: str, chunks: list[Chunk]) -> list[Described]:
     found: list[Described] = []
     for inner in one.elements(view):
-        body, about = save(one.of, inner)
+        body, about = save(one.of, inner, bare)
         chunks += body
         found.append({"name": name, "type": one.kind, "struct": about, "size": sum(map(len, body))})
-    if one.num is None or one.num == 1:
+    if len(found) < 2:
         return found
     if not one.of.varies:
-        first: Described = {"name": name, "array_len": one.num}
+        first: Described = {"name": name, "array_len": len(found)}
         return [{**first, **found[0]}]
     return [{**about, "index": index} for index, about in enumerate(found)]
 
@@ -92,22 +96,22 @@ def subsection_header(name: str, version: int) -> bytes:
     return struct.pack(f">BB{len(raw)}sI", SUBSECTION, len(raw), raw, version)
 
 
-def load(description: VMState, view: View, pull: Pull, path: str = "") -> Reading[None]:
+def load(description: VMState, view: View, pull: Pull, path: str = "", bare: str = "") -> Reading[None]:
     """Takes a body of the view's version and sets the state that the view shows.
 
     Raises BadState, with the field's path and its offset; the state is then of no use.
     """
     check_version(description, view.version, path, pull.offset)
-    order = description.bare or BIG
+    bare = description.bare or bare
     for one, _ in description.saved(view):
         at = pull.offset
         with _named(f"{path}{description.name}/{one.name}", at):
             if isinstance(one, Struct):
                 for inner in one.elements(view):
-                    yield from load(one.of, inner, pull, f"{path}{description.name}/{one.name}:")
+                    yield from load(one.of, inner, pull, f"{path}{description.name}/{one.name}:", bare)
             else:
-                yield from one.read(view, pull, order)
-    if not description.bare:
+                yield from one.read(view, pull, bare or BIG)
+    if not bare:
         yield from _load_subsections(description, view, pull, path)
     if description.after_load is not None:
         with _named(f"{path}{description.name}", pull.offset):

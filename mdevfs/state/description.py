@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from attrs import field, frozen
 
 from mdevfs.errors import InputError
 from mdevfs.state.fields import Chunk, Field, Predicate, predicate
 from mdevfs.state.pull import Pull, Reading
-from mdevfs.state.view import Registers, View, get, make
+from mdevfs.state.view import Registers, View, make
 
 MAX_NAME = 127  # bytes: QEMU's analyzer reads the length as a signed byte
 MAX_DEPTH = 16
@@ -79,18 +79,19 @@ class VMState:
         """Whether sections of that version are loaded, as far as the description goes."""
         return self.minimum <= version <= self.version
 
-    def fresh(self) -> Registers:
-        """The state of a device that nobody has touched: every field's reset value."""
-        state = Registers()
-        self.init(state)
-        return state
+    def fresh(self, values: Mapping[str, object] | None = None) -> Registers:
+        """The state of a device with these migration parameters that nobody has touched: every field's reset value."""
+        view = View(Registers(), values or {}, self.version)
+        self.init(view)
+        assert isinstance(view.state, Registers)
+        return view.state
 
-    def init(self, state: object) -> None:
+    def init(self, view: View) -> None:
         """Gives a new state the places that the fields and the subsections want."""
         for one in self.fields:
-            one.init(state)
+            one.init(view)
         for sub in self.subsections:
-            sub.init(state)
+            sub.init(view)
 
     def saved(self, view: View) -> list[tuple[Field, int]]:
         """The fields of a section of the view's version, each with its number among those of its name; -1: it is
@@ -108,7 +109,10 @@ class VMState:
     def varies(self) -> bool:
         """Whether two of its kind can differ in shape: a condition or a subsection (QEMU does not merge those)."""
         return bool(self.subsections) or any(
-            one.when is not None or one.size < 0 or (isinstance(one, Struct) and one.of.varies) for one in self.fields
+            one.when is not None
+            or not isinstance(one.num, int | None)
+            or (one.of.varies if isinstance(one, Struct) else one.size < 0)
+            for one in self.fields
         )
 
 
@@ -130,11 +134,8 @@ class Struct(Field):
 
     def elements(self, view: View) -> list[View]:
         """A view of each element; of the one where it is no array."""
-        value = get(view.state, self.steps)
-        if self.num is None:
-            return [view.inside(value, self.of.version)]
-        first = self.at or 0
-        return [view.inside(one, self.of.version) for one in value[first : first + self.num]]
+        value = self.held(view)
+        return [view.inside(one, self.of.version) for one in ([value] if self.num is None else value)]
 
     def write(self, view: View, order: str) -> list[Chunk]:
         raise NotImplementedError("mdevfs.state.body writes structs, as it describes them too")
@@ -142,20 +143,18 @@ class Struct(Field):
     def read(self, view: View, pull: Pull, order: str) -> Reading[None]:
         raise NotImplementedError("mdevfs.state.body reads structs, as it names what is wrong in them")
 
-    def init(self, state: object) -> None:
+    def init(self, view: View) -> None:
         if not self.steps:
-            self.of.init(state)
+            self.of.init(view)
         elif self.num is None:
             # The path may be there already: two structs may share it.
-            make(state, self.steps, self._made(state))
+            found = view.state
+            for step in self.steps:
+                found = getattr(found, str(step), None)
+            make(view.state, self.steps, self._made(view, found if found is not None else Registers()))
         elif self.at is None:
-            make(state, self.steps, [self.of.fresh() for _ in range(self.num)])
+            make(view.state, self.steps, [self._made(view, Registers()) for _ in range(self.count(view))])
 
-    def _made(self, state: object) -> object:
-        found: Any = state
-        for step in self.steps:
-            found = getattr(found, str(step), None)
-        if found is None:
-            return self.of.fresh()
-        self.of.init(found)
-        return found
+    def _made(self, view: View, state: object) -> object:
+        self.of.init(view.inside(state, self.of.version))
+        return state

@@ -39,12 +39,13 @@ def randomize(description: VMState, view: View, seed: int) -> None:
 
 def _randomize(one: Field, state: object, random: Random) -> None:
     match one:
-        case Number(equal=True) | Number(le=True):
-            pass  # fixed by the device
+        case Field(fixed=True) | Number(equal=True) | Number(le=True):
+            pass
         case Number(num=None):
             put(state, one.steps, _number(one, random))
-        case Number(num=int(count)):
+        case Number():
             values, first = get(state, one.steps), one.at or 0
+            count = one.num if isinstance(one.num, int) else len(values) - first
             values[first : first + count] = [_number(one, random) for _ in range(count)]
         case Bytes():
             get(state, one.steps)[:] = random.randbytes(one.length)
@@ -66,12 +67,7 @@ def _number(one: Number, random: Random) -> int | bool:
 
 def values(description: VMState, view: View) -> Mapping[str, object]:
     """Names and values of every field that is sent; lists as tuples, bytes as hexadecimal text."""
-    return {path: _plain(_part(one, inner)) for path, one, inner in present(description, view)}
-
-
-def _part(one: Field, view: View) -> object:
-    value = get(view.state, one.steps)
-    return value[one.at or 0 : (one.at or 0) + one.num] if one.num is not None else value
+    return {path: _plain(one.held(inner)) for path, one, inner in present(description, view)}
 
 
 def _plain(value: object) -> object:

@@ -17,6 +17,7 @@ from mdevfs.state.refusal import BadState
 from mdevfs.state.view import Step, View, get, make, put, steps
 
 Predicate = Callable[[View], bool]
+Count = int | str | Callable[[View], int]
 Chunk = bytes | memoryview
 
 ZEROS = memoryview(bytes(64 << 10))
@@ -35,18 +36,21 @@ def predicate(of: str | Predicate | None) -> Predicate | None:
 class Field:
     """One field, or an array of `num` elements; in the state it is what `path` names (`name`, unless it is given).
 
+    `num` is a number, or what says it: a migration parameter's name, or a function of the View; it may be 0 then.
     `at`: the first element, where the field is a part of the list at `path`. `since`: it is there in sections of this
     version and newer. `when`: it is there only then: a migration parameter's name, or a function of the View (QEMU's
-    field_exists). `doc` says what it means. `reset` is the value of a device that nobody has touched.
+    field_exists). `doc` says what it means. `reset` is the value of a device that nobody has touched; `fixed`: nothing
+    changes it later, it is a constant or what the device was made with.
     """
 
     name: str
-    num: int | None = field(default=None, kw_only=True)
+    num: Count | None = field(default=None, kw_only=True)
     path: str | None = field(default=None, kw_only=True)
     at: int | None = field(default=None, kw_only=True)
     since: int = field(default=0, kw_only=True)
     when: Predicate | None = field(default=None, kw_only=True, converter=predicate)
     reset: Any = field(default=None, kw_only=True)
+    fixed: bool = field(default=False, kw_only=True)
     doc: str = field(default="", kw_only=True)
     steps: tuple[Step, ...] = field(init=False, default=())
 
@@ -62,6 +66,23 @@ class Field:
         """Whether it is in a section of the view's version."""
         return self.since <= view.version and (self.when is None or bool(self.when(view)))
 
+    def count(self, view: View) -> int:
+        """How many elements it has; 1 where it is no array."""
+        if self.num is None:
+            return 1
+        if isinstance(self.num, int):
+            return self.num
+        found = view.values[self.num] if isinstance(self.num, str) else self.num(view)
+        if not isinstance(found, int) or found < 0:
+            raise ValueError(f"{self.name}: an array of {found!r} elements")
+        return found
+
+    def held(self, view: View) -> Any:
+        """What the state holds of it; of an array all elements, of a part of a list only those."""
+        value = get(view.state, self.steps)
+        first = self.at or 0
+        return value[first : first + self.count(view)] if self.num is not None else value
+
     @property
     def kind(self) -> str:
         """The type that the stream's JSON gives."""
@@ -75,7 +96,7 @@ class Field:
     def mistakes(self) -> list[str]:
         """What is impossible about it."""
         found = [] if self.name else ["a field has no name"]
-        if self.num is not None and self.num < 1:
+        if isinstance(self.num, int) and self.num < 1:
             found.append(f"{self.name}: an array of {self.num} elements")
         if self.size > MAX_SIZE:
             found.append(f"{self.name}: {self.size} bytes are too many")
@@ -89,12 +110,12 @@ class Field:
         """Takes its bytes and sets the state. Raises BadState, without the names that only the caller knows."""
         raise NotImplementedError
 
-    def init(self, state: object) -> None:
+    def init(self, view: View) -> None:
         """Makes its place in a new state, with its reset value."""
         if self.at is None:
-            make(state, self.steps, self.initial())
+            make(view.state, self.steps, self.initial(view))
 
-    def initial(self) -> object:
+    def initial(self, view: View) -> object:
         """The value of a device that nobody has touched."""
         raise NotImplementedError
 
@@ -108,6 +129,7 @@ class Number(Field):
     le: bool = field(default=False, kw_only=True)
 
     code: ClassVar[str] = "I"
+    untouched: ClassVar[int] = 0
 
     @property
     def kind(self) -> str:
@@ -117,15 +139,11 @@ class Number(Field):
     def size(self) -> int:
         return struct.calcsize("=" + self.code)
 
-    def _form(self, order: str) -> str:
-        return f"{order}{self.num or 1}{self.code}"
-
     def write(self, view: View, order: str) -> list[Chunk]:
-        value = get(view.state, self.steps)
+        value = self.held(view)
         if self.num is None:
             return [struct.pack(order + self.code, value)]
-        first = self.at or 0
-        return [struct.pack(self._form(order), *value[first : first + self.num])]
+        return [struct.pack(f"{order}{self.count(view)}{self.code}", *value)]
 
     def read(self, view: View, pull: Pull, order: str) -> Reading[None]:
         if self.num is None:
@@ -134,10 +152,10 @@ class Number(Field):
             self._compare(view, value)
             put(view.state, self.steps, value)
             return
-        buffer = bytearray(self.num * self.size)
+        first, count = self.at or 0, self.count(view)
+        buffer = bytearray(count * self.size)
         yield from pull.fill(buffer)
-        first = self.at or 0
-        get(view.state, self.steps)[first : first + self.num] = struct.unpack(self._form(order), buffer)
+        get(view.state, self.steps)[first : first + count] = struct.unpack(f"{order}{count}{self.code}", buffer)
 
     def _compare(self, view: View, value: int) -> None:
         if not (self.equal or self.le):
@@ -149,9 +167,11 @@ class Number(Field):
             rule = "the value must be from 0 to the target's"
             raise BadState("field-differs", rule=rule, source=str(value), target=str(held))
 
-    def initial(self) -> object:
-        value = self.reset if self.reset is not None else 0
-        return value if self.num is None or isinstance(value, list) else [value] * self.num
+    def initial(self, view: View) -> object:
+        value = self.reset if self.reset is not None else self.untouched
+        if isinstance(value, list):
+            return value.copy()
+        return value if self.num is None else [value] * self.count(view)
 
 
 class U8(Number):
@@ -215,9 +235,7 @@ class Timer(Number):
 
     type = "timer"
     code = "q"
-
-    def initial(self) -> object:
-        return self.reset if self.reset is not None else -1
+    untouched = -1
 
 
 class Flag(Number):
@@ -225,9 +243,7 @@ class Flag(Number):
 
     type = "bool"
     code = "?"
-
-    def initial(self) -> object:
-        return bool(self.reset) if self.num is None else [bool(self.reset)] * self.num
+    untouched = False
 
 
 @frozen(eq=False)
@@ -259,7 +275,7 @@ class Bytes(Field):
             put(view.state, self.steps, value)
         yield from pull.fill(value)
 
-    def initial(self) -> object:
+    def initial(self, view: View) -> object:
         return bytearray(self.reset) if self.reset is not None else bytearray(self.length)
 
 
@@ -298,7 +314,7 @@ class SizedBytes(Field):
         yield from pull.fill(value)
         put(view.state, self.steps, value)
 
-    def initial(self) -> object:
+    def initial(self, view: View) -> object:
         return bytearray(self.reset or b"")
 
 
@@ -332,7 +348,7 @@ class Bitmap(Field):
             raise BadState("field-out-of-bounds", rule=rule, source=hex(value), target=f"{self.bits} bits")
         put(view.state, self.steps, value)
 
-    def initial(self) -> object:
+    def initial(self, view: View) -> object:
         return self.reset or 0
 
 
@@ -356,5 +372,5 @@ class Unused(Field):
     def read(self, view: View, pull: Pull, order: str) -> Reading[None]:
         yield from pull.skip(self.length)
 
-    def init(self, state: object) -> None:
+    def init(self, view: View) -> None:
         """It has no place in the state."""

@@ -72,8 +72,11 @@ class Pull:
 
     def back(self, data: bytes) -> None:
         """Puts back what was taken last."""
-        self._data = memoryview(data + bytes(self._data[self._at :]))
-        self._at = 0
+        if self._at >= len(data):  # all of it is of the piece that is here
+            self._at -= len(data)
+        else:
+            self._data = memoryview(data + bytes(self._data[self._at :]))
+            self._at = 0
         self.offset -= len(data)
 
     def keep(self) -> None:

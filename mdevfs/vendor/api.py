@@ -209,7 +209,7 @@ class VendorDriver:
     def reset(self, mdev: Mdev) -> object:
         """The state of a new device, which `mdev.state` then is; every field's reset value unless a driver knows
         more, or has a class of its own for it."""
-        return mdev.parent.description.fresh()
+        return mdev.parent.description.fresh(mdev.values)
 
     def exercise(self, mdev: Mdev, seed: int) -> None:
         """Drives `mdev.state` on from what it is, as a guest would: the same state and seed give the same state.

@@ -13,6 +13,7 @@ from mdevfs.errors import InputError
 from mdevfs.state import body, stream
 from mdevfs.state.description import Struct, VMState
 from mdevfs.state.fields import U8, U16, U32, Bitmap, Bytes, Flag, SizedBytes, Timer, Unused
+from mdevfs.state.pull import Feed, Pull
 from mdevfs.state.refusal import BadState
 from mdevfs.state.view import View
 
@@ -153,3 +154,46 @@ def test_impossible_descriptions_say_all_their_mistakes() -> None:
     with pytest.raises(InputError) as caught:
         VMState("x", 1, 2, fields=[U8("", since=4), Bytes("b", 0)], subsections=[VMState("y")])
     assert len(caught.value.mistakes) == 6
+
+
+FILTER = VMState("filter-entry", fields=[U16("vlan"), U8("hits", num="depth")])
+SIZED = VMState(
+    "sized",
+    fields=[U32("table", num="entries"), Struct("filter", of=FILTER, num=lambda view: view.values["entries"] // 2)],
+)
+
+
+@pytest.mark.parametrize("entries", [0, 1, 2, 5])
+def test_a_migration_parameter_says_how_long_an_array_is(entries: int) -> None:
+    values = {"entries": entries, "depth": 3}
+    source, target = (View(SIZED.fresh(values), values, 1) for _ in range(2))
+    assert (len(source.state.table), len(source.state.filter)) == (entries, entries // 2)
+    source.state.table = list(range(entries))
+    for at, one in enumerate(source.state.filter):
+        one.vlan, one.hits = at, [at, 1, 2]
+    chunks, described = body.save(SIZED, source)
+    data = b"".join(chunks)
+    assert len(data) == 4 * entries + 5 * (entries // 2)
+    names = [one["name"] for one in described["fields"]]
+    assert names == ["table"] * (entries > 0) + ["filter"] * (entries // 2)
+    feed = Feed(pull := Pull(), body.load(SIZED, target, pull))
+    feed.feed(data + b"\x7e")
+    assert (feed.end(), pull.waiting, target.state) == (None, 1, source.state)
+
+
+def test_a_list_given_as_reset_value_is_each_devices_own() -> None:
+    description = VMState("list", fields=[U8("mac", num=2, reset=[1, 2])])
+    one, other = description.fresh(), description.fresh()
+    one.mac[0] = 9  # type: ignore[attr-defined]
+    assert other.mac == [1, 2]  # type: ignore[attr-defined]
+
+
+def test_structs_of_bare_state_have_its_byte_order_and_no_subsections() -> None:
+    bare = VMState("bare", fields=[U16("head"), Struct("queue", of=QUEUE)], bare="<")
+    view = View(bare.fresh(), {}, 1)
+    view.state.head, view.state.queue.tail = 1, 2
+    assert b"".join(body.save(bare, view)[0]).hex() == "010000000200"
+    loaded = View(bare.fresh(), {}, 1)
+    feed = Feed(pull := Pull(), body.load(bare, loaded, pull))
+    feed.feed(bytes.fromhex("010000000200"))
+    assert (feed.end(), loaded.state) == (None, view.state)
