@@ -1,8 +1,10 @@
 """mtty, the kernel's sample (samples/vfio-mdev/mtty.c): serial ports that nobody plugs anything into."""
 
-from mdevfs.vendor import DeviceModel, Int, Mdev, MdevType, Str, VendorDriver, show
+from copy import deepcopy
+from random import Random
 
-MAGIC = "0x7e9d09898c3e2c4e"
+from mdevfs.vendor import DeviceModel, Int, Mdev, MdevType, Str, VendorDriver, show
+from vendor_drivers._mtty_state import FLAGS, MAGIC, MAJOR, MINOR, PAGES, STATE, drive, seen
 
 
 class Mtty(VendorDriver):
@@ -21,15 +23,28 @@ class Mtty(VendorDriver):
     model = DeviceModel(
         "kernel.org/mtty",
         params=[
-            Str("magic", MAGIC, off=MAGIC, allowed=[MAGIC], doc="of the migration data"),
-            Int("major", 1, off=1, allowed=[1], doc="version of the migration data, incompatible changes"),
-            Int("minor", 0, off=0, allowed=[0], doc="version of the migration data, compatible changes"),
-            Int("flags", 0, off=0, allowed=[0], doc="of the migration data, none is known"),
+            Str("magic", hex(MAGIC), off=hex(MAGIC), allowed=[hex(MAGIC)], doc="of the migration data"),
+            Int("major", MAJOR, MAJOR, [MAJOR], doc="version of the migration data, incompatible changes"),
+            Int("minor", MINOR, MINOR, [MINOR], doc="version of the migration data, compatible changes"),
+            Int("flags", FLAGS, FLAGS, [FLAGS], doc="of the migration data, none is known"),
             Int("ports", init=1, allowed=range(1, 3), doc="serial ports of the PCI function"),
         ],
     )
+    state = STATE
+    pages = PAGES
 
     @show("vendor/sample_mdev_dev")
     def sample_mdev_dev(self, mdev: Mdev) -> str:
         """As the kernel's sample greets."""
         return f"This is MDEV {mdev.uuid}\n"
+
+    def exercise(self, mdev: Mdev, seed: int) -> None:
+        """A guest uses each port."""
+        random = Random(seed)
+        for port in mdev.state.ports:
+            drive(port, random)
+
+    def fingerprint(self, mdev: Mdev) -> dict[str, object]:
+        """Each port's registers as the guest reads them."""
+        ports = deepcopy(mdev.state.ports)
+        return {f"port {at} {name}": value for at, port in enumerate(ports) for name, value in seen(port).items()}

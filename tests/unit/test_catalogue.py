@@ -25,6 +25,7 @@ ROOM = Path(mdevfs.__file__).parent
 DRIVERS = Path(vendor_drivers.__file__).parent
 TESTS = Path(__file__).parents[1]
 REFUSALS = ("Reason", "Refused")
+OF_DRIVERS = (*REFUSALS, "BadState")  # the state room's own codes have no pages yet
 # What passes on a code that somebody else gave: the constructor, and the client's reading of a verdict.
 PASSED_ON = {("mdevfs/migration/verdict.py", "__init__"), ("mdevfs/client/answer.py", "_parse_reason")}
 
@@ -85,13 +86,15 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def functions(tree: ast.AST, name: str = "") -> Iterator[tuple[str, ast.AST, ast.Call]]:
+def functions(
+    tree: ast.AST, name: str = "", refusals: tuple[str, ...] = REFUSALS
+) -> Iterator[tuple[str, ast.AST, ast.Call]]:
     """Every call that makes a reason, with the innermost function that it is in."""
 
     def walk(node: ast.AST, name: str, inside: ast.AST) -> Iterator[tuple[str, ast.AST, ast.Call]]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             name, inside = node.name, node
-        if isinstance(node, ast.Call) and called(node) in REFUSALS:
+        if isinstance(node, ast.Call) and called(node) in refusals:
             yield name, inside, node
         for child in ast.iter_child_nodes(node):
             yield from walk(child, name, inside)
@@ -123,7 +126,8 @@ def codes_said(code: ast.expr | None, inside: ast.AST, known: frozenset[str]) ->
 
 def refusals(path: Path, known: frozenset[str]) -> Iterator[Refusal]:
     where = path.relative_to(ROOM.parent).as_posix()
-    for name, inside, call in functions(parsed(path)):
+    makers = OF_DRIVERS if DRIVERS in path.parents else REFUSALS
+    for name, inside, call in functions(parsed(path), refusals=makers):
         if (where, name) not in PASSED_ON:
             yield Refusal(f"{where}:{call.lineno} in {name}", codes_said(code_of(call), inside, known))
 
