@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from typing import TypedDict
 
 from mdevfs.state.description import MAX_NAME, Struct, VMState
-from mdevfs.state.fields import Chunk, Field
+from mdevfs.state.fields import Bitmap, Chunk, Field, Number
 from mdevfs.state.pull import Pull, Reading
 from mdevfs.state.refusal import BadState
 from mdevfs.state.view import View
 
 SUBSECTION = 0x05
 BIG = ">"
+LITTLE = " little-endian"  # at the end of a type
+BARE = "bare"
 
 
 class Described(TypedDict, total=False):
@@ -33,6 +35,7 @@ class Described(TypedDict, total=False):
     fields: list[Described]
     subsections: list[Described]
     migration_version: str
+    layout: str
 
 
 def save(description: VMState, view: View, bare: str = "") -> tuple[list[Chunk], Described]:
@@ -57,8 +60,10 @@ def save(description: VMState, view: View, bare: str = "") -> tuple[list[Chunk],
         if count > 1:
             about["array_len"] = count
         total = sum(map(len, written))
-        fields.append({**about, "type": one.kind, "size": total // count})
+        fields.append({**about, "type": _type(one, bare), "size": total // count})
     found: Described = {"vmsd_name": description.name, "version": view.version, "fields": fields}
+    if description.bare:
+        found["layout"] = BARE
     subsections: list[Described] = []
     for sub in description.subsections:
         inner = _view_of(sub, view)
@@ -74,6 +79,13 @@ def save(description: VMState, view: View, bare: str = "") -> tuple[list[Chunk],
 
 def _view_of(sub: VMState, view: View) -> View:
     return View(view.state, view.values, sub.version, view.root)
+
+
+def _type(one: Field, bare: str) -> str:
+    """QEMU's name of it; where its bytes are not in QEMU's order a name that is not QEMU's, so that the analyzer
+    prints bytes and no wrong number."""
+    swapped = bare == "<" and isinstance(one, Number | Bitmap) and one.size > 1
+    return one.kind + LITTLE if swapped else one.kind
 
 
 def _save_struct(one: Struct, name: str, view: View, bare: str, chunks: list[Chunk]) -> list[Described]:

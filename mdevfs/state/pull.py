@@ -121,5 +121,8 @@ class Feed(Generic[T]):
             raise self._error
         if not self.done:
             rule = "the device state ends too early"
-            raise BadState("state-cut-short", errno.EIO, rule=rule, offset=self.pull.offset + self.pull.waiting)
+            error = BadState("state-cut-short", errno.EIO, rule=rule, offset=self.pull.offset + self.pull.waiting)
+            self._error = error
+            self._reading.throw(error)  # who waits for bytes knows the field's name
+            raise error
         return self.result  # type: ignore[return-value]

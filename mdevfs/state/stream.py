@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from attrs import define, field, frozen
 
+from mdevfs.state import vmdesc
 from mdevfs.state.body import Described, check_version, load
 from mdevfs.state.description import VMState
 from mdevfs.state.fields import Chunk
@@ -26,7 +27,6 @@ from mdevfs.state.view import View
 MAGIC, FILE_VERSION, OLD_FILE_VERSION = 0x5145564D, 3, 2
 EOF, START, PART, END, FULL, SUBSECTION, DESCRIPTION, CONFIGURATION, COMMAND, FOOTER = *range(9), 0x7E
 PAGE_SIZE = 4096
-MAX_DESCRIPTION = 64 << 20
 MAX_MACHINE = 255
 # What may come between sections and means nothing to one device: command -> length (MIG_CMD_*).
 COMMANDS = {0x01: 0, 0x02: 4, 0x0B: 0}
@@ -200,12 +200,13 @@ class Loader:
         self._check_version(place, version, at)
         view = place.begin(version)
         self._sections[number] = place
+        begin = pull.offset
         try:
             yield from load(place.description, view, pull)
+            yield from self._footer(number, place.description, version, pull.offset - begin)
         except BadState as error:
             error.device = error.device or name
             raise
-        yield from self._footer(name, number)
         place.loaded = view
 
     def _check_version(self, place: Place, version: int, at: int) -> None:
@@ -225,17 +226,23 @@ class Loader:
                 mend="save with another version, or allow it: mdevfs/blocked_state_versions",
             )
 
-    def _footer(self, name: str, number: int) -> Reading[None]:
+    def _footer(self, number: int, description: VMState, version: int, size: int) -> Reading[None]:
         pull, at = self._pull, self._pull.offset
         (mark,) = yield from pull.take(1)
         if mark != FOOTER:
-            rule = "the section's footer is missing: the source sent more or less than the target expects"
-            raise BadState("state-footer-missing", rule=rule, device=name, offset=at, source=f"byte {mark:#04x}")
+            raise BadState(
+                "state-footer-missing",
+                rule="the section's footer is missing where the fields end: the source sent more or less of them",
+                field=f"{description.name}, after its last field",
+                offset=at,
+                source=f"version {version}, byte {mark:#04x}",
+                target=f"version {description.version}, the footer {FOOTER:#04x} after {size} bytes",
+            )
         (said,) = struct.unpack(">I", (yield from pull.take(4)))
         if said != number:
             rule = "the footer is another section's"
             source, target = f"section {said}", f"section {number}"
-            raise BadState("state-footer-differs", rule=rule, device=name, offset=at, source=source, target=target)
+            raise BadState("state-footer-differs", rule=rule, offset=at, source=source, target=target)
 
     def _part(self, at: int) -> Reading[None]:
         (number,) = struct.unpack(">I", (yield from self._pull.take(4)))
@@ -269,17 +276,16 @@ class Loader:
             while True:
                 yield from pull.skip(1)
         (length,) = struct.unpack(">I", (yield from pull.take(4)))
-        if length > MAX_DESCRIPTION:
+        if length > vmdesc.MAX_TEXT:
             yield from pull.skip(length)
             return
         text = bytearray()
         while len(text) < length:  # never more than has come
             text += yield from pull.take(max(1, min(length - len(text), pull.waiting)))
         try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
+            self.described = vmdesc.parse(bytes(text))
+        except ValueError:
             return
-        self.described = found if isinstance(found, dict) else None
 
     def _names(self) -> str:
         return ", ".join(f"{one.name} instance {one.instance}" for one in self.places)

@@ -133,7 +133,8 @@ def test_a_subsection_that_is_off_at_the_target_loads_as_in_qemu() -> None:
             "demo/rsy",
         ),
         (lambda data: data[:60] + data[61:], "field-out-of-bounds", 22, "demo/packet"),
-        (lambda data: data[:90], "state-cut-short", errno.EIO, "offset 90"),
+        (lambda data: data[:90], "state-cut-short", errno.EIO, ":03.0/demo/demo/ring at offset 90"),
+        (lambda data: data[:35], "state-cut-short", errno.EIO, "offset 35"),
         (lambda data: data + b"x", "state-too-long", errno.ENOMEM, "end"),
     ],
 )
@@ -192,7 +193,9 @@ def test_structs_of_bare_state_have_its_byte_order_and_no_subsections() -> None:
     bare = VMState("bare", fields=[U16("head"), Struct("queue", of=QUEUE)], bare="<")
     view = View(bare.fresh(), {}, 1)
     view.state.head, view.state.queue.tail = 1, 2
-    assert b"".join(body.save(bare, view)[0]).hex() == "010000000200"
+    chunks, described = body.save(bare, view)
+    assert b"".join(chunks).hex() == "010000000200"
+    assert (described["layout"], described["fields"][0]["type"]) == ("bare", "uint16 little-endian")
     loaded = View(bare.fresh(), {}, 1)
     feed = Feed(pull := Pull(), body.load(bare, loaded, pull))
     feed.feed(bytes.fromhex("010000000200"))
