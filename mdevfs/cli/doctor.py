@@ -3,7 +3,7 @@
     doctor(json: bool) -> int      prints the checks, returns the exit code
     checks(root=..., uid=...) -> list[Check]
 
-Nothing here needs FUSE, a mount or any other room but errors, so that it works where nothing else does.
+Nothing here needs FUSE or a host, so that it works where nothing else does.
 Every file is looked for below `root`: a test hands in a directory that holds a machine of its own.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib
 import json as _json
 import os
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -22,9 +21,11 @@ from pathlib import Path
 import attrs
 
 from mdevfs.errors import EXIT_MACHINE, EXIT_YES
+from mdevfs.sandbox import lacks
+from mdevfs.sandbox.enter import refusal
 
 OLDEST_PYTHON = (3, 11)
-CAP_SYS_ADMIN = 21  # linux/capability.h: what mount(2) asks for
+RUN = "mdevfs run"
 SETUID = 0o4000
 
 INSTALL = {"debian": "apt install", "fedora": "dnf install", "arch": "pacman -S"}
@@ -34,19 +35,13 @@ PACKAGES = {
     "gcc": {"debian": "gcc", "fedora": "gcc", "arch": "gcc"},
     "pkg-config": {"debian": "pkg-config", "fedora": "pkgconf-pkg-config", "arch": "pkgconf"},
     "python headers": {"debian": "python3-dev", "fedora": "python3-devel", "arch": "python"},
+    "udev": {"debian": "udev", "fedora": "systemd-udev", "arch": "systemd"},
 }
 PKG_CONFIG_DIRS = (
     "usr/lib/pkgconfig",
     "usr/lib64/pkgconfig",
     "usr/lib/*/pkgconfig",
     "usr/local/lib*/pkgconfig",
-)
-
-# The settings that forbid user namespaces: name, the value that forbids, the value that mends.
-USERNS_SETTINGS = (
-    ("user.max_user_namespaces", "0", "15000"),
-    ("kernel.unprivileged_userns_clone", "0", "1"),  # Debian's and Arch's kernels only
-    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu 23.10 and newer
 )
 
 
@@ -79,9 +74,9 @@ class Machine:
         except OSError:
             return ""
 
-    def program(self, name: str) -> Path | None:
-        """Where the program is, in PATH and in the directories of the administrator's programs."""
-        for directory in [*os.get_exec_path(), "/usr/bin", "/usr/sbin", "/sbin"]:
+    def program(self, name: str, *places: str) -> Path | None:
+        """Where the program is: in `places`, else in PATH and in the directories of the administrator's programs."""
+        for directory in places or [*os.get_exec_path(), "/usr/bin", "/usr/sbin", "/sbin"]:
             candidate = self.path(directory) / name
             if may(candidate, os.X_OK) and candidate.is_file():
                 return candidate
@@ -116,7 +111,8 @@ def examine(machine: Machine) -> Iterator[Check]:
     yield check_fusermount(machine)
     yield check_allow_other(machine)
     yield from check_build_tools(machine)
-    yield check_user_namespaces(machine)
+    yield check_namespaces(machine)
+    yield check_udevd(machine)
 
 
 def check_linux(machine: Machine) -> Check:
@@ -164,7 +160,7 @@ def check_mount_right(machine: Machine) -> Check:
     for line in machine.text("proc/self/status").splitlines():
         field, _, value = line.partition(":")
         if field == "CapEff":
-            if int(value, 16) >> CAP_SYS_ADMIN & 1:
+            if int(value, 16) >> lacks.CAP_SYS_ADMIN & 1:
                 return Check(name, True, "root with CAP_SYS_ADMIN")
             return Check(name, False, "root without CAP_SYS_ADMIN", "start the container with --cap-add SYS_ADMIN")
     return Check(name, False, "/proc/self/status names no CapEff", "mount -t proc proc /proc")
@@ -213,37 +209,23 @@ def check_build_tools(machine: Machine) -> Iterator[Check]:
         yield Check(name, ok, detail, "" if ok else machine.package(name), needed=False)
 
 
-def check_user_namespaces(machine: Machine) -> Check:
-    """Tried, and explained by the settings that forbid it; only an ordinary user's `mdevfs run` needs one."""
-    name = "user namespaces"
-    forbidding = [setting for setting in USERNS_SETTINGS if forbids(machine, setting)]
-    failure = try_user_namespace(machine)
-    if failure == "" or (failure is None and not forbidding):
-        return Check(name, True, "can be made" if failure == "" else "no setting forbids them", needed=False)
-    if forbidding:
-        detail = "forbidden by " + ", ".join(f"{key} = {value}" for key, value, _ in forbidding)
-        mend = "; ".join(f"sysctl -w {key}={value}" for key, _, value in forbidding)
-        return Check(name, False, detail, mend + " (and in /etc/sysctl.d, to keep it)", needed=False)
-    mend = "in a container, start it with --security-opt seccomp=unconfined or as --privileged"
-    return Check(name, False, f"cannot be made: {failure}", mend, needed=False)
+def check_namespaces(machine: Machine) -> Check:
+    """Tried; where the files are not this system's, its settings have to say it."""
+    if machine.root == Path("/"):
+        refused, _, mend = refusal().partition(lacks.TO_MEND)
+    else:
+        settings = [f"{one.name} = {one.forbids}" for one in lacks.forbidding(machine.root, machine.uid)]
+        refused = f"forbidden by {', '.join(settings)}" if settings else ""
+        mend = lacks.mend(machine.root, machine.uid) if settings else ""
+    return Check(RUN, not refused, refused or "private namespaces can be made", mend, needed=False)
 
 
-def forbids(machine: Machine, setting: tuple[str, str, str]) -> bool:
-    key, forbidden, _ = setting
-    return machine.text("proc/sys/" + key.replace(".", "/")) == forbidden
-
-
-def try_user_namespace(machine: Machine) -> str | None:
-    """Empty when one could be made, else what unshare said; None where there is no unshare to try it with."""
-    program = machine.program("unshare")
-    if program is None:
-        return None
-    command = [str(program), "--user", "--map-root-user", "true"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    return "" if done.returncode == 0 else done.stderr.strip() or f"unshare ended with {done.returncode}"
+def check_udevd(machine: Machine) -> Check:
+    program = machine.program("systemd-udevd", "/usr/lib/systemd", "/lib/systemd")
+    if program is not None:
+        return Check("systemd-udevd", True, "/" + str(program.relative_to(machine.root)), needed=False)
+    detail = "not installed: in mdevfs run a stand-in takes its place, which applies no rules"
+    return Check("systemd-udevd", False, detail, machine.package("udev"), needed=False)
 
 
 def doctor(json: bool) -> int:
@@ -265,4 +247,9 @@ def lines(found: list[Check]) -> Iterator[str]:
         if check.mend:
             yield f"{'':<8}{'':<{width}}  to mend: {check.mend}"
     lacking = [check.name for check in found if check.needed and not check.ok]
-    yield f"mdevfs cannot mount here: mend {', '.join(lacking)}" if lacking else "mdevfs can mount here"
+    if lacking:
+        yield f"mdevfs cannot mount here: mend {', '.join(lacking)}"
+    elif all(check.ok for check in found if check.name == RUN):
+        yield "mdevfs can mount here, and run commands on emulated machines"
+    else:
+        yield "mdevfs can mount here, but not run"

@@ -21,6 +21,14 @@ class Statfs(StrEnum):
     NONE = "none"
 
 
+class Udevd(StrEnum):
+    """Who is the machine's udevd."""
+
+    REAL = "real"
+    MINI = "mini"
+    NONE = "none"
+
+
 app = typer.Typer(add_completion=False)
 
 
@@ -34,12 +42,25 @@ def run(
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep mdevctl's and libvirt's files and the log there.")
     ] = None,
-    net: Annotated[bool, typer.Option("--net", help="Stay in the network of the caller.")] = False,
+    net: Annotated[
+        bool, typer.Option("--net", help="Stay in the network of the caller: neither uevents nor udevd.")
+    ] = False,
+    hermetic: Annotated[
+        bool,
+        typer.Option("--hermetic", help="The tree is all of /sys; only cgroups, CPUs and memory stay real."),
+    ] = False,
     statfs: Annotated[
         Statfs | None,
         typer.Option(
             help="How libudev is made to believe in the tree: by answering statfs (seccomp), by"
             " SYSTEMD_DEVICE_VERIFY_SYSFS=0 (env), or not at all. Without it: seccomp where the kernel grants it."
+        ),
+    ] = None,
+    udevd: Annotated[
+        Udevd | None,
+        typer.Option(
+            help="The machine's udevd: systemd's (real), a stand-in that only passes events on (mini), or none."
+            " Without it: real where systemd-udevd is installed, else mini."
         ),
     ] = None,
 ) -> int:
@@ -58,21 +79,27 @@ def run(
             del words[0]
         elif words and words[0].startswith("-"):
             raise InputError(f"{words[0]} stands where the command begins; options of run go before HOST")
-        return _run(host, words, keep, net, statfs)
+        if net and udevd in (Udevd.REAL, Udevd.MINI):
+            raise InputError(f"--udevd={udevd} would act on the events of --net's network: leave one of them out")
+        from mdevfs.sandbox.run import Machine
+        from mdevfs.sandbox.run import run as run_machine
+
+        return run_machine(
+            Machine(
+                host,
+                words or [os.environ.get("SHELL") or "/bin/sh"],
+                keep=keep.absolute() if keep is not None else None,
+                own_network=not net,
+                hermetic=hermetic,
+                statfs=statfs and str(statfs),
+                udevd=udevd and str(udevd),
+            )
+        )
     except InputError as error:
         complain(*error.mistakes)
     except CommandError as error:
         complain(str(error))
-        return error.exit_code if error.exit_code > FAILED else FAILED
+        return error.exit_code
     except MdevfsError as error:
         complain(str(error))
     return FAILED
-
-
-def _run(host: str, words: list[str], keep: Path | None, net: bool, statfs: Statfs | None) -> int:
-    from mdevfs.sandbox.run import Machine
-    from mdevfs.sandbox.run import run as run_machine
-
-    command = words or [os.environ.get("SHELL") or "/bin/sh"]
-    where = keep.absolute() if keep is not None else None
-    return run_machine(Machine(host, command, where, not net, str(statfs) if statfs else None))

@@ -38,11 +38,16 @@ def mounted_at(path: Path) -> Mounted | None:
     wanted = os.path.abspath(path)
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
-        where = _OCTAL.sub(lambda match: chr(int(match[1], 8)), left.split()[4])
+        where = unescape(left.split()[4])
         if where == wanted:
             fstype, source = right.split()[:2]
             found = Mounted(where, fstype, source)
     return found
+
+
+def unescape(path: str) -> str:
+    """A path as mountinfo writes it, where white space is octal."""
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), path)
 
 
 def is_dead(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """Linux's namespaces and mounts through libc: one small function for each system call.
 
-What fails raises MachineError, saying what the machine lacks and how to mend it. Python's own `os.unshare` and
-`os.setns` came with 3.12.
+What fails raises MachineError; what the system forbids raises Forbidden, a MachineError that says how to mend it.
+Python's own `os.unshare` and `os.setns` came with 3.12.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import struct
 from pathlib import Path
 
 from mdevfs.errors import MachineError
+from mdevfs.sandbox.lacks import Forbidden
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -24,26 +25,14 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 _NAMES = {CLONE_NEWUSER: "user", CLONE_NEWNS: "mount", CLONE_NEWNET: "network", CLONE_NEWPID: "PID"}
 
-MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
-MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
-
-# A setting that forbids user namespaces: where it stands, the value that forbids, what mends it.
-_SETTINGS = (
-    ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
-    ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
-    (
-        "kernel/apparmor_restrict_unprivileged_userns",
-        "1",
-        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile with `userns,`",
-    ),
-)
-_CONTAINER = "in a container, start it with --privileged, or with --cap-add SYS_ADMIN and seccomp=unconfined"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -55,13 +44,13 @@ def unshare(flags: int) -> None:
     """unshare(2). Raises MachineError naming the namespaces, and what forbids them."""
     if _libc.unshare(flags) != 0:
         names = ", ".join(name for flag, name in _NAMES.items() if flags & flag)
-        raise MachineError(f"cannot make private namespaces ({names}): {_last_error()}; {_mend()}")
+        raise Forbidden(f"cannot make private namespaces ({names}): {_last_error()}")
 
 
 def setns(descriptor: int, kind: int) -> None:
     """setns(2): joins the namespace that `descriptor` stands for. Raises MachineError."""
     if _libc.setns(descriptor, kind) != 0:
-        raise MachineError(f"cannot join the {_NAMES.get(kind, 'given')} namespace: {_last_error()}; {_mend()}")
+        raise Forbidden(f"cannot join the {_NAMES.get(kind, 'given')} namespace: {_last_error()}")
 
 
 def mount(kind: str, target: Path, options: str = "", flags: int = MS_NOSUID | MS_NODEV) -> None:
@@ -72,6 +61,12 @@ def mount(kind: str, target: Path, options: str = "", flags: int = MS_NOSUID | M
 def bind(source: Path, target: Path) -> None:
     """Shows `source` and all that is mounted below it at `target` as well. Raises MachineError."""
     _mount(str(source), target, None, MS_BIND | MS_REC, "", f"bind {source} on {target}")
+
+
+def make_readonly(target: Path) -> None:
+    """What is mounted at `target` takes no writes there; below a mount of /sys. Raises MachineError."""
+    flags = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
+    _mount("none", target, None, flags, "", f"make {target} read-only")
 
 
 def make_private() -> None:
@@ -111,7 +106,7 @@ def map_ids(pid: int, uid: int, gid: int) -> None:
             (process / "uid_map").write_text(f"0 {uid} 1")
             (process / "gid_map").write_text(f"0 {gid} 1")
     except OSError as error:
-        raise MachineError(f"cannot map user ids ({error.filename}): {error.strerror}; {_mend()}") from None
+        raise Forbidden(f"cannot map user ids ({error.filename}): {error.strerror}") from None
 
 
 def raise_loopback() -> None:
@@ -147,8 +142,8 @@ def _mount(source: str, target: Path, kind: str | None, flags: int, options: str
     name = kind.encode() if kind is not None else None
     if _libc.mount(os.fsencode(source), os.fsencode(target), name, flags, options.encode()) != 0:
         code = ctypes.get_errno()
-        mend = f"; {_mend()}" if code in (errno.EPERM, errno.EACCES) else ""
-        raise MachineError(f"cannot {what}: {os.strerror(code)}{mend}")
+        kind_of_error = Forbidden if code in (errno.EPERM, errno.EACCES) else MachineError
+        raise kind_of_error(f"cannot {what}: {os.strerror(code)}")
 
 
 def _identity(path: Path) -> str:
@@ -158,13 +153,3 @@ def _identity(path: Path) -> str:
 
 def _last_error() -> str:
     return os.strerror(ctypes.get_errno())
-
-
-def _mend() -> str:
-    for name, forbidden, mend in _SETTINGS:
-        try:
-            if Path("/proc/sys", name).read_text().strip() == forbidden:
-                return f"{name.replace('/', '.')} is {forbidden}, which forbids it: {mend}"
-        except OSError:
-            continue
-    return _CONTAINER

@@ -6,10 +6,10 @@ import json
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-from mdevfs.errors import EXIT_MACHINE, InputError, MdevfsError
+from mdevfs.errors import EXIT_MACHINE, EXIT_USAGE, InputError, MachineError, MdevfsError
 from mdevfs.sandbox.namespaces import die_with
 
 # What a caller may send and the command should see; SIGKILL and the stop signals take their own way.
@@ -60,7 +60,9 @@ class Word:
             return bool(answer)
         report = json.loads(answer)
         code, message = report["exit"], report["message"]
-        raise CommandError(message, code) if code >= EXIT_MACHINE else InputError(message.split("\n"))
+        if code == EXIT_USAGE:
+            raise InputError(message.split("\n"))
+        raise CommandError(message, code) if code > EXIT_MACHINE else MachineError(message)
 
 
 def child(work: Callable[[], int]) -> int:
@@ -104,19 +106,19 @@ def signals_held() -> Iterator[set[int]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def attend(pid: int, vital: int | None = None) -> tuple[int, bool]:
-    """Waits, with signals held, until `pid` ends: its exit code as a shell tells it, and whether `vital` still runs.
+def attend(pid: int, vital: Collection[int] = ()) -> tuple[int, int | None]:
+    """Waits, with signals held, until `pid` ends: its exit code as a shell tells it, and who of `vital` ended first.
 
-    Reaps whoever ends. The command goes when the vital process does. A signal that somebody sent is passed on; one
-    that the terminal sent has reached the command already, as it has everybody in the terminal's foreground.
+    Reaps whoever ends. The command goes when a vital process does. A signal that somebody sent is passed on; one that
+    the terminal sent has reached the command already, as it has everybody in the terminal's foreground.
     """
-    alive = True
+    missing = None
     while True:
         for ended, status in _reap():
             if ended == pid:
-                return shell_code(status), alive
-            if ended == vital:
-                alive = False
+                return shell_code(status), missing
+            if ended in vital and missing is None:
+                missing = ended
                 os.kill(pid, signal.SIGKILL)
         info = signal.sigwaitinfo(_ATTENDED)
         if info.si_signo != signal.SIGCHLD and info.si_code <= 0:

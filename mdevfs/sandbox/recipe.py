@@ -1,8 +1,8 @@
 """The recipe of an emulated machine: what is mounted where, in a mount namespace of one's own.
 
-A tree of ours covers the parts of /sys that speak of devices; all else below /sys stays the real one, and what
-clients write to (/run, /dev, the directories of mdevctl, driverctl and libvirt) becomes private. Everything here
-changes the caller's mount namespace, raises MachineError, and goes with the namespace.
+A tree of ours covers the parts of /sys that speak of devices, and all else below /sys stays the real one; or, hermetic,
+the tree is all of /sys. What clients write to (/run, /dev, the directories of mdevctl, driverctl and libvirt) becomes
+private. Everything here changes the caller's mount namespace, raises MachineError, and goes with the namespace.
 """
 
 from __future__ import annotations
@@ -11,23 +11,17 @@ import os
 from pathlib import Path
 
 from mdevfs.errors import MachineError
-from mdevfs.sandbox.namespaces import MS_NODEV, MS_NOEXEC, MS_NOSUID, bind, make_private, mount
+from mdevfs.mount.places import unescape
+from mdevfs.sandbox.backstage import BACKSTAGE, DEV, LAYERS, REAL_DEV, REAL_SYS, STATE, TREE
+from mdevfs.sandbox.dev import private_dev
+from mdevfs.sandbox.namespaces import MS_NODEV, MS_NOEXEC, MS_NOSUID, bind, make_private, make_readonly, mount
 
-# A directory that every machine has and every command gets a private one of: what is mounted below the first private
-# one is out of the command's sight, and needs no directory on the host.
-BACKSTAGE = Path("/run")
-TREE = BACKSTAGE / "tree"
-STATE = BACKSTAGE / "state"
-REAL_SYS = BACKSTAGE / "sys"
-REAL_DEV = BACKSTAGE / "dev"
+COVERED = ("block", "bus", "class", "devices", "dev", "module", "kernel/iommu_groups", "kernel/debug/vfio")
+# The real CPUs and memory, to be looked at only: nobody takes one offline from in here.
+SYSTEM = "devices/system"
+CGROUP = "fs/cgroup"
 
-COVERED = ("bus", "class", "devices", "dev", "module", "kernel/iommu_groups", "kernel/debug/vfio")
-REAL = "devices/system"
-
-DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
-
-PRIVATE = {  # a directory of the machine -> where its private one lies in the state
+PRIVATE = {  # an empty directory of the machine -> where it lies in the state
     "/etc/mdevctl.d": "mdevctl.d",
     "/etc/driverctl.d": "driverctl.d",
     "/var/lib/libvirt": "lib",
@@ -36,6 +30,7 @@ PRIVATE = {  # a directory of the machine -> where its private one lies in the s
 }
 MADE = "/etc"  # what is missing there is given all the same: clients make it themselves, and then on the host
 INSIDE = ("mdevctl.d/scripts.d/callouts", "mdevctl.d/scripts.d/notifiers")  # mdevctl wants them to exist
+LAYERED = ("/etc/libvirt",)  # what is there is seen, what is written stays in the machine
 
 
 def set_backstage(keep: Path | None) -> None:
@@ -43,37 +38,58 @@ def set_backstage(keep: Path | None) -> None:
     kept = os.open(keep, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if keep is not None else None
     make_private()
     mount("tmpfs", BACKSTAGE, "mode=755")
-    for place in (TREE, STATE, REAL_SYS, REAL_DEV):
-        place.mkdir()
+    for place in (TREE, STATE, DEV, REAL_SYS, REAL_DEV, LAYERS):
+        place.mkdir(parents=True)
+    mount("tmpfs", DEV, "mode=755", MS_NOSUID)
     if kept is not None:
         bind(Path(f"/proc/self/fd/{kept}"), STATE)
         os.close(kept)
 
 
-def build() -> None:
+def build(hermetic: bool) -> None:
     """Once the tree is mounted: the machine, from the top of /sys to the last private directory."""
-    bind(Path("/sys"), REAL_SYS)
-    for part in COVERED:
-        cover_sys(part)
-    if (REAL_SYS / REAL).is_dir():
-        bind(REAL_SYS / REAL, Path("/sys") / REAL)
+    cover_sys(hermetic)
     fresh_proc()
     private_dev()
     for target, name in PRIVATE.items():
         private_directory(Path(target), STATE / name)
     for name in INSIDE:
         (STATE / name).mkdir(parents=True, exist_ok=True)
+    for target in LAYERED:
+        private_layer(Path(target))
     private_run()
 
 
-def cover_sys(part: str) -> None:
+def cover_sys(hermetic: bool) -> None:
+    """The tree over /sys or over its parts, and what stays real."""
+    bind(Path("/sys"), REAL_SYS)
+    if hermetic:
+        bind(TREE, Path("/sys"))
+        if is_directory(REAL_SYS / CGROUP):
+            bind(REAL_SYS / CGROUP, Path("/sys") / CGROUP)
+    else:
+        for part in COVERED:
+            cover_part(part)
+    bind(REAL_SYS / SYSTEM, Path("/sys") / SYSTEM)
+    make_readonly(Path("/sys") / SYSTEM)
+
+
+def cover_part(part: str) -> None:
     """Binds a part of the tree over /sys; where the real one has no such directory, the directory above it."""
-    if not (TREE / part).is_dir():
+    if not is_directory(TREE / part):
         return
     place = Path(part)
-    while not ("/sys" / place).is_dir():
+    while not is_directory("/sys" / place):
         place = place.parent
     bind(TREE / place, "/sys" / place)
+
+
+def is_directory(path: Path) -> bool:
+    """Whether there is such a directory, for us: an ordinary user cannot look into debugfs."""
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return False
 
 
 def fresh_proc() -> None:
@@ -83,34 +99,6 @@ def fresh_proc() -> None:
     except MachineError:
         if not Path("/proc/self").exists():
             raise
-
-
-def private_dev() -> None:
-    """A /dev with nothing in it that could touch the host's hardware."""
-    dev, terminal = Path("/dev"), terminal_name()
-    bind(dev, REAL_DEV)
-    mount("tmpfs", dev, "mode=755", MS_NOSUID)
-    for name in DEVICES:
-        if (REAL_DEV / name).exists():
-            (dev / name).touch()
-            bind(REAL_DEV / name, dev / name)
-    if terminal is not None:
-        (dev / "console").touch()
-        bind(REAL_DEV / terminal, dev / "console")
-    (dev / "pts").mkdir()
-    mount("devpts", dev / "pts", "newinstance,ptmxmode=0666,mode=620", MS_NOSUID | MS_NOEXEC)
-    (dev / "shm").mkdir()
-    mount("tmpfs", dev / "shm", "mode=1777")
-    for name, target in LINKS.items():
-        (dev / name).symlink_to(target)
-
-
-def terminal_name() -> str | None:
-    """The name below /dev of the terminal on standard input, so that ttyname(3) finds it as /dev/console."""
-    try:
-        return os.path.relpath(os.ttyname(0), "/dev")
-    except OSError:
-        return None
 
 
 def private_directory(target: Path, source: Path) -> None:
@@ -126,29 +114,27 @@ def private_directory(target: Path, source: Path) -> None:
 
 def private_layer(directory: Path) -> None:
     """From here on what is written to `directory` stays in the machine; what is mounted below it stays where it is."""
-    layer, real = BACKSTAGE / "layer", BACKSTAGE / "real"
-    if layer.exists():
+    layer = LAYERS / directory.relative_to("/")
+    if layer.exists() or not directory.is_dir():
         return
-    for part in (layer / "upper", layer / "work", real):
+    upper, work, real = (layer / f".{name}" for name in ("upper", "work", "real"))
+    for part in (upper, work, real):
         part.mkdir(parents=True)
     below = [path for path in mount_points() if directory in path.parents]
     bind(directory, real)
-    options = f"lowerdir={directory},upperdir={layer}/upper,workdir={layer}/work,userxattr"
-    mount("overlay", directory, options)
+    mount("overlay", directory, f"lowerdir={directory},upperdir={upper},workdir={work},userxattr")
     for path in below:
         bind(real / path.relative_to(directory), path)
 
 
 def mount_points() -> list[Path]:
     """Where something is mounted, the outer before the inner."""
-    escaped = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
-    return [Path(os.fsdecode(path.encode().decode("unicode_escape").encode("latin-1"))) for path in escaped]
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [Path(unescape(line.split()[4])) for line in lines]
 
 
 def private_run() -> None:
     """An empty /run, which takes all of the above out of sight."""
     mount("tmpfs", BACKSTAGE, "mode=755")
-    for name in ("lock", "user", "udev/rules.d", "libvirt"):
-        (BACKSTAGE / name).mkdir(parents=True)
-    # systemd-udevd would ask for kernel modules by the emulated devices' modalias.
-    (BACKSTAGE / "udev/rules.d/80-drivers.rules").symlink_to("/dev/null")
+    for name in ("lock", "user", "libvirt"):
+        (BACKSTAGE / name).mkdir()

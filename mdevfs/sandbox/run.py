@@ -3,6 +3,7 @@
     caller ─┬─ server       the tree; in the machine's user and network namespace, with the real /sys
             ├─ supervisor   answers statfs (see statfs.py)
             └─ init         PID 1 of the machine: builds it by the recipe, reaps, ends with the command
+                ├─ udevd    systemd's, or a stand-in (see udevd.py)
                 └─ command
 
 The caller itself joins the outer namespaces. The others die with it, and all of the machine with its PID 1, so
@@ -18,32 +19,49 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
-from mdevfs.bus.kobject import Kobject
 from mdevfs.errors import InputError, MachineError, MdevfsError
 from mdevfs.host.host import Host, prepare_host
 from mdevfs.mount.logs import configure
 from mdevfs.mount.places import prepare
 from mdevfs.mount.serve import serve as serve_tree
-from mdevfs.sandbox import namespaces, recipe, statfs
+from mdevfs.sandbox import namespaces, recipe, statfs, udevd
+from mdevfs.sandbox.backstage import STATE, TREE
+from mdevfs.sandbox.dev import Placeholders, System
+from mdevfs.sandbox.enter import enter
 from mdevfs.sandbox.processes import CommandError, Word, attend, child, end, go_backstage, signals_held
 from mdevfs.sandbox.uevents import open_sender
+from mdevfs.sysfs.entries import Folder
 
-STATFS_WAYS = ("seccomp", "env", "none")
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 GRACE = 3.0  # seconds for the server to unmount; its mount goes with the namespace anyway
 
 
 @frozen
 class Machine:
-    """What to run where. `statfs` is one of STATFS_WAYS, or None: seccomp where the kernel grants it, else env."""
+    """What to run where.
+
+    `keep` is the directory that the private state goes to; `hermetic` makes the tree all of /sys. `statfs` is one of
+    statfs.WAYS, or None: seccomp where the kernel grants it, else env; `udevd` one of udevd.WAYS, or None: real where
+    it is installed, else mini. In the caller's network (`own_network` false) neither uevents nor udevd are to be had.
+    """
 
     host: str
     command: Sequence[str]
     keep: Path | None = None
     own_network: bool = True
+    hermetic: bool = False
     statfs: str | None = None
+    udevd: str | None = None
+
+
+@frozen
+class Helpers:
+    """The processes that a machine cannot do without."""
+
+    server: int
+    supervisor: int
 
 
 def run(machine: Machine) -> int:
@@ -52,28 +70,33 @@ def run(machine: Machine) -> int:
     The calling process must have one thread only, and stays in the machine's namespaces: it has nothing to do
     afterwards but to exit. Raises InputError (a bad host), MachineError (what the system forbids), CommandError.
     """
+    machine = evolve(machine, udevd=udevd.choose(machine.udevd, machine.own_network))
     host = _host(machine.host)
     _keepable(machine.keep)
     enter(machine.own_network)
     recipe.set_backstage(machine.keep)
-    helpers = [serve(host)]
+    server = serve(host)
     try:
         ours, theirs = socket.socketpair()
-        device = recipe.TREE.stat().st_dev
-        helpers.append(child(lambda: _supervise(ours, theirs, device)))
+        device = TREE.stat().st_dev
+        supervisor = child(lambda: _supervise(ours, theirs, device))
         ours.close()
-        return _attend_machine(machine, theirs, helpers[0])
+        try:
+            return _attend_machine(machine, theirs, Helpers(server, supervisor))
+        finally:
+            end(supervisor, 0)
     finally:
-        for helper, grace in zip(helpers, (GRACE, 0), strict=False):
-            end(helper, grace)
+        end(server, GRACE)
 
 
 def _host(name: str) -> Host:
-    """The host with the one directory more that the recipe mounts on. Its tree belongs to root, as all callers are."""
+    """The host with the directories more that the recipe mounts on. Its tree belongs to root, as all callers are."""
     host = prepare_host(name)
-    above, _, own = recipe.REAL.rpartition("/")
-    assert above == host.core.devices.path
-    host.core.devices.adopt(Kobject(own, host.core.devices, 0))
+    host.core.devices.adopt(System(host.core.devices))
+    above, _, own = recipe.CGROUP.partition("/")
+    folder = host.core.top[above]
+    assert isinstance(folder, Folder)
+    folder.entries[own] = Folder()
     return host
 
 
@@ -84,41 +107,6 @@ def _keepable(keep: Path | None) -> None:
         keep.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--keep {keep}: {error.strerror}") from None
-
-
-def enter(own_network: bool) -> None:
-    """Moves this process into a user, a mount and, if asked, a network namespace of its own."""
-    uid, gid, me = os.geteuid(), os.getegid(), os.getpid()
-    start, started = os.pipe()
-    word = Word()
-
-    def map_ids() -> int:  # root's maps are written from the namespace above
-        os.close(started)
-        if os.read(start, 1):
-            try:
-                namespaces.map_ids(me, uid, gid)
-                word.ready()
-            except MdevfsError as error:
-                word.failed(error)
-        return 0
-
-    mapper = child(map_ids)
-    try:
-        network = namespaces.CLONE_NEWNET if own_network else 0
-        namespaces.unshare(namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS | network)
-        namespaces.prctl(namespaces.PR_SET_DUMPABLE, 1)  # else /proc/<pid>/uid_map is not the mapper's to write
-        os.write(started, b"x")
-    finally:
-        os.close(started)
-        os.close(start)
-        try:
-            mapped = word.hear()
-        finally:
-            os.waitpid(mapper, 0)
-    if not mapped:
-        raise MachineError("nobody wrote the user id maps: the process for it was killed")
-    if own_network:
-        namespaces.raise_loopback()
 
 
 def serve(host: Host) -> int:
@@ -137,14 +125,16 @@ def serve(host: Host) -> int:
 def _serve(host: Host, word: Word) -> int:
     async def main() -> None:
         await host.start()
-        await serve_tree(host, recipe.TREE, private=False, ready=word.ready)
+        await serve_tree(host, TREE, private=False, ready=word.ready)
 
     go_backstage()
     try:
-        configure(recipe.STATE / "server.log", debug=False, foreground=False)
-        prepare(recipe.TREE)
+        configure(STATE / "server.log", debug=False, foreground=False)
+        prepare(TREE)
+        listeners = host.core.events.listeners
+        listeners.append(Placeholders(host.core).send)  # before anybody else hears of it
         if (sender := open_sender("auto")) is not None:
-            host.core.events.listeners.append(sender.send)
+            listeners.append(sender.send)
         trio.run(main)
     except MdevfsError as error:
         word.failed(error)
@@ -155,74 +145,66 @@ def _supervise(ours: socket.socket, theirs: socket.socket, device: int) -> int:
     go_backstage()
     theirs.close()
     statfs.supervise(ours, device)
+    signal.pause()  # who ends is missed
     return 0
 
 
-def _attend_machine(machine: Machine, channel: socket.socket, server: int) -> int:
+def _attend_machine(machine: Machine, channel: socket.socket, helpers: Helpers) -> int:
     namespaces.unshare(namespaces.CLONE_NEWPID)  # for the children to come; the first of them is PID 1
     word = Word()
     with signals_held() as mask:
         init = child(lambda: _be_init(machine, channel, word, mask))
         channel.close()
-        code, served = attend(init, vital=server)
+        code, missing = attend(init, vital=(helpers.server, helpers.supervisor))
     word.hear()
-    if not served:
-        raise MachineError("the server of the emulated host died, and the command with it")
+    if missing is not None:
+        who = "server of the emulated host" if missing == helpers.server else "process that answers statfs"
+        raise MachineError(f"the {who} died, and the command with it")
     return code
 
 
 def _be_init(machine: Machine, channel: socket.socket, word: Word, mask: set[int]) -> int:
     try:
-        directory = os.getcwd()
-        umask = os.umask(0o022)
-        namespaces.unshare(namespaces.CLONE_NEWNS)
-        recipe.build()
-        os.umask(umask)
-        os.chdir(directory)  # the same name, and what it means in here
+        environment = _build(machine, channel, mask)
     except MdevfsError as error:
         word.failed(error)
         return 0
     except OSError as error:
         word.failed(MachineError(f"cannot build the machine: {error}"))
         return 0
-    command = child(lambda: _be_command(machine, channel, word, mask))
-    channel.close()
+    command = child(lambda: _be_command(machine.command, environment, word, mask))
     code, _ = attend(command)
     return code
 
 
-def _be_command(machine: Machine, channel: socket.socket, word: Word, mask: set[int]) -> int:
+def _build(machine: Machine, channel: socket.socket, mask: set[int]) -> dict[str, str]:
+    """Makes the machine, up to its udevd; what the environment of its programs needs."""
+    directory, umask = os.getcwd(), os.umask(0o022)
+    log = os.open(STATE / "udevd.log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    recipe.build(machine.hermetic)
+    environment = statfs.believe(machine.statfs, channel)
+    channel.close()
+    assert machine.udevd is not None
+    udevd.start(machine.udevd, environment, log, mask)
+    os.close(log)
+    os.umask(umask)
     try:
-        environment = {**os.environ, **_believe(machine.statfs, channel)}
-        channel.close()
-        namespaces.prctl(namespaces.PR_SET_PDEATHSIG, 0)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.execvpe(machine.command[0], list(machine.command), environment)
+        os.chdir(directory)  # the same name, and what it means in here
+    except OSError as error:
+        raise InputError(f"there is no {directory} in the machine ({error.strerror}): start from another one") from None
+    return environment
+
+
+def _be_command(command: Sequence[str], environment: dict[str, str], word: Word, mask: set[int]) -> int:
+    namespaces.prctl(namespaces.PR_SET_PDEATHSIG, 0)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    try:
+        os.execvpe(command[0], list(command), {**os.environ, **environment})
     except FileNotFoundError:
-        word.failed(CommandError(f"{machine.command[0]}: command not found", NOT_FOUND))
+        word.failed(CommandError(f"{command[0]}: command not found", NOT_FOUND))
     except OSError as error:
-        word.failed(CommandError(f"{machine.command[0]}: {error.strerror}", NOT_EXECUTABLE))
-    except MdevfsError as error:
-        word.failed(error)
+        word.failed(CommandError(f"{command[0]}: {error.strerror}", NOT_EXECUTABLE))
     return 0
-
-
-def _believe(way: str | None, channel: socket.socket) -> dict[str, str]:
-    """Makes libudev believe in the tree; what the command's environment needs for it. Raises MachineError."""
-    if way == "none":
-        return {}
-    if way == "env":
-        return statfs.FALLBACK
-    try:
-        listener = statfs.install()
-    except OSError as error:
-        if way is None:
-            return statfs.FALLBACK
-        raise MachineError(
-            f"--statfs=seccomp: the kernel grants no seccomp listener here: {error.strerror}; use --statfs=env"
-        ) from None
-    socket.send_fds(channel, [b"x"], [listener])
-    os.close(listener)
-    return {}

@@ -24,8 +24,10 @@ from pathlib import Path
 
 from attrs import frozen
 
+from mdevfs.errors import MachineError
 from mdevfs.sandbox.namespaces import fstatfs, syscall
 
+WAYS = ("seccomp", "env", "none")
 FALLBACK = {"SYSTEMD_DEVICE_VERIFY_SYSFS": "0"}  # what libudev's programs understand; of systemd, so of libudev only
 
 SYSFS_MAGIC = 0x62656572
@@ -88,6 +90,29 @@ def install() -> int:
         if error.errno != errno.EINVAL:
             raise
         return syscall(here.seccomp, _SET_MODE_FILTER, _NEW_LISTENER, address)
+
+
+def believe(way: str | None, channel: socket.socket) -> dict[str, str]:
+    """Makes libudev believe in the tree, in this process and all that it starts; what their environment needs for it.
+
+    `way` is one of WAYS, or None: seccomp where the kernel grants it, else env. The supervisor is at the other end of
+    `channel`. Raises MachineError.
+    """
+    if way == "none":
+        return {}
+    if way == "env":
+        return FALLBACK
+    try:
+        listener = install()
+    except OSError as error:
+        if way is None:
+            return FALLBACK
+        raise MachineError(
+            f"--statfs=seccomp: the kernel grants no seccomp listener here: {error.strerror}; use --statfs=env"
+        ) from None
+    socket.send_fds(channel, [b"x"], [listener])
+    os.close(listener)
+    return {}
 
 
 def _program(here: Machine) -> bytes:

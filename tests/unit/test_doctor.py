@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mdevfs.cli import doctor
+from mdevfs.sandbox import lacks
 
 SETTINGS = {
     "user/max_user_namespaces": "96365",
@@ -42,7 +43,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     put(tmp_path, "usr/bin/fusermount3", mode=0o4755)
     for program in ("gcc", "pkg-config"):
         put(tmp_path, f"usr/bin/{program}", mode=0o755)
-    put(tmp_path, "usr/bin/unshare", "#!/bin/sh\nexit 0\n", 0o755)
+    put(tmp_path, "usr/lib/systemd/systemd-udevd", mode=0o755)
     put(tmp_path, "usr/lib/x86_64-linux-gnu/pkgconfig/fuse3.pc")
     put(tmp_path, sysconfig.get_paths()["include"] + "/Python.h")
     for name, value in SETTINGS.items():
@@ -147,34 +148,43 @@ def test_root_without_the_capability_cannot_mount(machine: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "mend"),
+    ("name", "value", "mend", "uids"),
     [
-        ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
-        ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
+        ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000", {USER, ROOT}),
+        ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1", {USER}),
         (
             "kernel/apparmor_restrict_unprivileged_userns",
             "1",
             "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+            {USER},
         ),
     ],
 )
-@pytest.mark.parametrize("unshare", [True, False])
-def test_the_setting_that_forbids_user_namespaces_is_named(
-    machine: Path, name: str, value: str, mend: str, unshare: bool
+def test_the_setting_that_forbids_namespaces_is_named(
+    machine: Path, name: str, value: str, mend: str, uids: set[int]
 ) -> None:
     put(machine, f"proc/sys/{name}", value + "\n")
-    if unshare:
-        put(machine, "usr/bin/unshare", "#!/bin/sh\nexit 1\n", 0o755)
-    else:
-        (machine / "usr/bin/unshare").unlink()
-    found = lacking(machine)["user namespaces"]
-    assert found.detail == f"forbidden by {name.replace('/', '.')} = {value}"
-    assert found.mend.startswith(mend)
+    for uid in (USER, ROOT):
+        found = lacking(machine, uid)
+        assert list(found) == (["mdevfs run"] if uid in uids else [])
+        if found:
+            assert found["mdevfs run"].detail == f"forbidden by {name.replace('/', '.')} = {value}"
+            assert mend in found["mdevfs run"].mend
+            assert not found["mdevfs run"].needed
 
 
-def test_a_namespace_refused_without_a_setting_gives_the_words_of_unshare(machine: Path) -> None:
-    put(machine, "usr/bin/unshare", "#!/bin/sh\necho 'unshare failed: not permitted' >&2\nexit 1\n", 0o755)
-    assert lacking(machine)["user namespaces"].detail == "cannot be made: unshare failed: not permitted"
+@pytest.mark.parametrize(
+    ("uid", "status", "words"),
+    [
+        (ROOT, "CapEff:\t00000000a80425fb\nSeccomp:\t2\n", "root has no CAP_SYS_ADMIN here: start the container"),
+        (ROOT, "CapEff:\t000001ffffffffff\nSeccomp:\t2\n", "a seccomp filter is on here: start the container"),
+        (USER, "CapEff:\t0000000000000000\nSeccomp:\t2\n", "a seccomp filter is on here: start the container"),
+        (USER, "CapEff:\t0000000000000000\nSeccomp:\t0\n", "in a container, start the container"),
+    ],
+)
+def test_where_no_setting_forbids_it_a_container_does(machine: Path, uid: int, status: str, words: str) -> None:
+    put(machine, "proc/self/status", f"Name:\tcat\n{status}")
+    assert lacks.mend(machine, uid).startswith(words)
 
 
 def test_old_python_and_missing_pyfuse3(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,121 @@
+"""A machine's /dev: nothing in it could touch the host's hardware.
+
+Harmless nodes are the real ones. Each VFIO device of the host has a placeholder, made before the others hear of the
+device and gone before they hear that it went, as devtmpfs does (drivers/base/devtmpfs.c); so inotify tells of it.
+
+A placeholder is a link to one file of the tree, whose open gives ENODEV. It is no character device: nobody but the
+machine's root may make one that could be opened, and the others fail with EACCES (measured: mknod of 0:0 on a tmpfs, as
+on FUSE) or ENOENT (/dev/ptmx bound elsewhere). And it is a link, not a mount on each name, so that 100,000 mdevs are
+no 100,000 mounts.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from pathlib import Path
+
+from mdevfs.bus.core import Core
+from mdevfs.bus.device import CharDevice
+from mdevfs.bus.kobject import Kobject
+from mdevfs.errors import KernelError
+from mdevfs.events import Event
+from mdevfs.sandbox.backstage import DEV, REAL_DEV, TREE
+from mdevfs.sandbox.namespaces import MS_NOEXEC, MS_NOSUID, bind, mount
+from mdevfs.sysfs.entries import Entry, Session, SessionFile
+
+log = logging.getLogger("mdevfs.dev")
+
+NODES = ("null", "zero", "full", "random", "urandom", "tty")
+LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
+PLACEHOLDER = "mdevfs/placeholder"  # in /dev, what all placeholders lead to
+
+
+class System(Kobject):
+    """`devices/system`, which the real one covers; below it, so out of sight, the file that nobody can open."""
+
+    __slots__ = ()
+
+    def __init__(self, devices: Kobject) -> None:
+        super().__init__("system", devices, 0)
+
+    def entries(self) -> dict[str, Entry]:
+        return {"placeholder": SessionFile(_refuse, 0o666)}
+
+
+def _refuse() -> Session:
+    raise KernelError(errno.ENODEV)
+
+
+class Placeholders:
+    """A listener of a host's events that makes and removes its placeholders below `dev`."""
+
+    def __init__(self, core: Core, dev: Path = DEV) -> None:
+        self._dev = dev
+        for kind in core.classes.values():
+            for device in kind.devices.values():
+                if isinstance(device, CharDevice):
+                    self._make(dev / device.devname)
+
+    def send(self, event: Event) -> None:
+        """Takes one event; who writes an action to a `uevent` file changes no device."""
+        name = devname(event)
+        if name is None or "SYNTH_UUID" in event.keys:
+            return
+        try:
+            if event.action == "add":
+                self._make(self._dev / name)
+            elif event.action == "remove":
+                self._remove(self._dev / name)
+        except OSError as error:  # the machine's root may do in /dev what he likes
+            log.warning("the placeholder /dev/%s: %s", name, error.strerror)
+
+    def _make(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(os.path.relpath(self._dev / PLACEHOLDER, path.parent))
+
+    def _remove(self, path: Path) -> None:
+        path.unlink()
+        while not any((path := path.parent).iterdir()):
+            path.rmdir()
+
+
+def devname(event: Event) -> str | None:
+    """The event's node below /dev, None when it has none.
+
+    vfioN has one whatever the kernel: before 6.6, which brought that interface, the device says none.
+    """
+    if event.subsystem == "vfio-dev":
+        return f"vfio/devices/{event.devpath.rpartition('/')[2]}"
+    return event.keys.get("DEVNAME")
+
+
+def private_dev() -> None:
+    """Shows the machine's own /dev, which the server fills with placeholders meanwhile."""
+    dev, terminal = Path("/dev"), terminal_name()
+    bind(dev, REAL_DEV)
+    bind(DEV, dev)
+    nodes = {dev / name: REAL_DEV / name for name in NODES}
+    if terminal is not None:
+        nodes[dev / "console"] = REAL_DEV / terminal
+    nodes[dev / PLACEHOLDER] = TREE / "devices/system/placeholder"
+    for place, real in nodes.items():
+        if real.exists():
+            place.parent.mkdir(exist_ok=True)
+            place.touch()
+            bind(real, place)
+    (dev / "pts").mkdir()
+    mount("devpts", dev / "pts", "newinstance,ptmxmode=0666,mode=620", MS_NOSUID | MS_NOEXEC)
+    (dev / "shm").mkdir()
+    mount("tmpfs", dev / "shm", "mode=1777")
+    for name, target in LINKS.items():
+        (dev / name).symlink_to(target)
+
+
+def terminal_name() -> str | None:
+    """The name below /dev of the terminal on standard input, so that ttyname(3) finds it as /dev/console."""
+    try:
+        return os.path.relpath(os.ttyname(0), "/dev")
+    except OSError:
+        return None
