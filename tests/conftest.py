@@ -7,6 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast examples are drawn says nothing: other tests may run beside these.
+settings.register_profile("mdevfs", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mdevfs")
 
 
 class Keeper(logging.Handler):
