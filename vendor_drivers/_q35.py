@@ -79,6 +79,11 @@ class QemuNic(VendorDriver):
         """The same in every release."""
         return self.identity
 
+    def machines(self, settings: Settings) -> list[str]:
+        """A release has neither newer machine types nor those that it removed."""
+        release = version(settings.release)[:2]
+        return [name for name in self.machine_types if _oldest(release) <= version(name) <= release]
+
     def release(self, settings: Settings) -> str:
         """8.0 is 8.0.0."""
         return settings.release if settings.release.count(".") == 2 else f"{settings.release}.0"
@@ -96,8 +101,8 @@ class QemuNic(VendorDriver):
 
     def compat(self, settings: Settings, machine: Machine) -> Mapping[str, str]:
         """Raises InputError for a machine type or a property by hand that the release does not have."""
-        release, wrong = version(settings.release)[:2], []
-        if machine.name in self.machine_types and not _oldest(release) <= version(machine.name) <= release:
+        wrong = []
+        if machine.name in self.machine_types and machine.name not in self.machines(settings):
             wrong.append(f"QEMU {settings.release} has no machine type {machine.name}")
         assert self.model is not None
         ever = {param.compat for param in self.model.params if param.compat is not None}

@@ -81,6 +81,9 @@ class VendorHooks(Protocol):
     def known_machines(self) -> Sequence[str]:
         """The machine types that it has compat properties or promises for."""
 
+    def machines(self, settings: object) -> Sequence[str]:
+        """Those of them that a device with these settings can be on."""
+
     def device_state(self, settings: object) -> VMState:
         """The description of the state of a device with these settings."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import trio
@@ -30,22 +30,20 @@ def type_entries(kind: Type) -> Mapping[str, Entry]:
     """`migration_info.json` and `migration_compatible_devices`."""
     driver, interfaces = kind.parent.driver, kind.mdev_core.interfaces
     entries: dict[str, Entry] = {}
-    if kind.model is not None and "models" in interfaces:
-        entries["migration_info.json"] = WholeFile(lambda: json.dumps(info(driver, kind.model), indent=1) + "\n")
+    if (model := kind.model) is not None and "models" in interfaces:
+        machines = driver.machines(kind.parent.settings)
+        entries["migration_info.json"] = WholeFile(lambda: json.dumps(info(driver, model, machines), indent=1) + "\n")
     if driver.migrates and "compatible_devices" in interfaces:
         entries["migration_compatible_devices"] = Attribute(lambda: _compatible(kind))
     return entries
 
 
-def info(driver: VendorHooks, model: DeviceModel | None = None) -> dict[str, object]:
-    """RFC v3's object, and beside its parameters versions, tiers, the strictest of them, and broken releases.
-
-    A driver's, or that of a type, which may offer less of the driver's model.
-    """
-    model = model or driver.model
+def info(driver: VendorHooks, model: DeviceModel | None, machines: Iterable[str]) -> dict[str, object]:
+    """RFC v3's object, and beside its parameters versions, the tiers of these machine types, the strictest of them, and
+    broken releases."""
     if model is None:
         return {"models": {}}
-    tiers = {name: driver.tier(name) for name in driver.known_machines}
+    tiers = {name: driver.tier(name) for name in machines}
     about = model.info()
     if tiers:
         about["tiers"] = {name: tier.promise for name, tier in tiers.items()}

@@ -176,6 +176,10 @@ class VendorDriver:
         """The model of a device with these settings; the declared one, unless an older release knows less of it."""
         return self.model
 
+    def machines(self, settings: Any) -> Sequence[str]:
+        """The machine types that a device with these settings can be on, unless an older release knows fewer."""
+        return known_machines(type(self))
+
     def release(self, settings: Any) -> str | None:
         """The driver's release that these settings describe; None: they do not say."""
         return getattr(settings, "release", None)
@@ -248,6 +252,11 @@ def ap_host(parent: Parent) -> ApHost:
     if not isinstance(parent.device, MatrixDevice):
         raise TypeError(f"{parent.name} is not the AP matrix: only a driver of the bus ap has an AP host")
     return parent.device.ap
+
+
+def known_machines(driver: type[VendorDriver]) -> Sequence[str]:
+    """The machine types that a driver has compat properties or promises for, in its order."""
+    return tuple(dict.fromkeys((*driver.machine_types, *driver.tiers)))
 
 
 def migrates(driver: type[VendorDriver]) -> bool:

@@ -29,7 +29,7 @@ from mdevfs.migration.verdict import YES, Reason, Refused, RefusedVerdict, Verdi
 from mdevfs.state.description import VMState
 from mdevfs.sysfs.entries import Attribute, Deferred, Entry, nest
 from mdevfs.sysfs.faults import Faults
-from mdevfs.vendor.api import AttributeMark, Device, Owner, VendorDriver, migrates, model_of
+from mdevfs.vendor.api import AttributeMark, Device, Owner, VendorDriver, known_machines, migrates, model_of
 
 log = logging.getLogger("mdevfs.vendor")
 
@@ -221,7 +221,14 @@ class GuardedDriver:
 
     @property
     def known_machines(self) -> Sequence[str]:
-        return tuple(dict.fromkeys((*self.driver.machine_types, *self.driver.tiers)))
+        return known_machines(type(self.driver))
+
+    def machines(self, settings: object) -> Sequence[str]:
+        """See VendorDriver.machines."""
+        found = self.run(self.name, "machines", self.driver.machines, settings)
+        if isinstance(found, Sequence) and all(isinstance(name, str) for name in found):
+            return found
+        raise self.junk(self.name, "machines", found, "a list of machine types")
 
     def device_model(self, settings: object) -> DeviceModel | None:
         """See VendorDriver.device_model."""

@@ -24,7 +24,8 @@ def device_program(driver: type[VendorDriver], words: Sequence[str] | None = Non
         print(USAGE.format(program=f"python -m vendor_drivers.{driver.name}"))
         sys.exit(EXIT_YES)
     if given == ["--print-migration-info-json"]:
-        print(json.dumps(info(GuardedDriver(driver())), indent=1))
+        hooks = GuardedDriver(driver())
+        print(json.dumps(info(hooks, hooks.model, hooks.known_machines), indent=1))
         sys.exit(EXIT_YES)
     try:
         pairs = ",".join(_pairs(given))

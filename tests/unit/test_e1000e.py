@@ -136,6 +136,23 @@ async def test_older_releases_show_fewer_parameters() -> None:
     assert shown["11.1"] - shown["8.0.0"] == {"x-pcie-ext-tag"}
 
 
+@pytest.mark.parametrize(
+    ("release", "newest", "oldest", "number"),
+    [("7.2", "pc-q35-7.2", "pc-i440fx-1.6", 24), ("8.0.1", "pc-q35-8.0", "pc-i440fx-1.6", 25),
+     ("11.1", "pc-q35-11.1", "pc-q35-5.2", 18), ("2.4", "pc-q35-2.4", "pc-i440fx-1.6", 2)],
+)  # fmt: skip
+async def test_a_release_promises_for_the_machine_types_that_it_has(
+    release: str, newest: str, oldest: str, number: int
+) -> None:
+    one = await nic((release, ""))
+    info = json.loads(await one.client.read(f"{one.path}/mdev_type/migration_info.json"))
+    (about,) = info["models"].values()
+    assert (next(iter(about["tiers"])), next(reversed(about["tiers"])), len(about["tiers"])) == (newest, oldest, number)
+    for machine in (newest, oldest):
+        await nic((release, machine))
+    assert about["tier"] == "versioned"
+
+
 @pytest.mark.parametrize("name", ["e1000e", "e1000e-broken"])
 async def test_a_shipped_host_is_a_pci_function_with_a_type(name: str) -> None:
     host = await load(name)
