@@ -12,6 +12,9 @@ VENDOR = 0x8086
 SERIES = "migration_version v5 (April 2020), patch 3/4"
 
 
+NAMES = ("low_gm", "high_gm", "fence", "resolution")
+
+
 @frozen
 class Resources:
     """What a vGPU takes of its GPU: graphics memory in MB, fences; and the largest resolution that it shows."""
@@ -20,6 +23,17 @@ class Resources:
     high_gm: int
     fence: int
     resolution: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Resources:
+        """What `text` says."""
+        low_gm, high_gm, fence, resolution = (part.partition(":")[2] for part in text.split("/"))
+        return cls(int(low_gm), int(high_gm), int(fence), resolution)
+
+    @property
+    def text(self) -> str:
+        """`low_gm:256/high_gm:1024/fence:4/resolution:1920x1200`, the value of the migration parameter."""
+        return "/".join(f"{name}:{getattr(self, name)}" for name in NAMES)
 
     def shares(self, left: Resources) -> int:
         """How many of these fit into what is left."""
@@ -41,8 +55,6 @@ TYPES = {  # vgpu.c, by suffix; the order in which they are listed
     2: Resources(256, 1024, 4, "1920x1200"),
     1: Resources(512, 2048, 4, "1920x1200"),
 }
-NAMES = ("low_gm", "high_gm", "fence", "resolution")
-
 # The series' string, and ours for a vGPU that is not one unit of a type as the kernel has it: it says what it takes.
 _SAYS = re.compile(
     r"(?P<hardware>[0-9a-f]{4}-[0-9a-f]{4})-(?P<type>[^-,]+-[^,]+?)"
@@ -71,10 +83,10 @@ class Said:
         return f"{self.hardware}-{self.type}{more}-{self.version}"
 
 
-def said(device_id: int, type_id: str, version: int, units: int, unit: Resources) -> Said:
-    """What a vGPU of `units` of a type says, each unit of which takes `unit` here."""
-    plain = units == 1 and unit == of_type(type_id)
-    return Said(f"{VENDOR:04x}-{device_id:04x}", type_id, f"{version:08x}", units, unit.times(units), plain)
+def said(device_id: int, type_id: str, version: int, unit: Resources, takes: Resources) -> Said:
+    """What a vGPU says that takes `takes`; each unit of its type takes `unit` here."""
+    units, plain = takes.low_gm // unit.low_gm, takes == of_type(type_id)
+    return Said(f"{VENDOR:04x}-{device_id:04x}", type_id, f"{version:08x}", units, takes, plain)
 
 
 def parse(text: str) -> Said | None:
@@ -95,6 +107,12 @@ def of_type(type_id: str) -> Resources | None:
     return TYPES[int(match[1])] if match is not None else None
 
 
+def _generation(type_id: str) -> str:
+    """V4: gen8, V5: gen9."""
+    match = re.match(r"i915-GVTg_V([45])_", type_id)
+    return str(int(match[1]) + 4) if match is not None else "none"
+
+
 def differences(source: Said, target: Said) -> list[Reason]:
     """Why state of `source` does not load into `target`, in the series' order."""
     same_gpu, same_gvt = "choose a host with the same GPU", "run the same GVT-g on both hosts"
@@ -105,7 +123,8 @@ def differences(source: Said, target: Said) -> list[Reason]:
     if (source.plain and target.plain) or source.takes is None:
         pairs.append(("i915-type", "type", source.type, target.type, "create a target of the source's type"))
     else:
-        same = "create a target of the source's type with the source's aggregator"
+        pairs.append(("i915-hardware", "generation", _generation(source.type), _generation(target.type), same_gpu))
+        same = f"make or choose a target with resources={source.takes.text}"
         values = ((name, str(getattr(source.takes, name)), str(getattr(target.takes, name))) for name in NAMES)
         pairs += [("i915-resources", *value, same) for value in values]
     return [
@@ -160,7 +179,8 @@ PAGES = [
         "type-ids do not matter, but all that a vGPU takes must be equal: low_gm and high_gm (MB), fence, resolution.",
         example="fence: source 4 (GVTg_V5_2), target 8 (GVTg_V5_4, aggregator=2)",
         side="target",
-        mend="Create the target with the source's type and aggregator, on a host with the same settings of types.",
+        mend="Make the target with the source's migration/resources (create UUID,resources=VALUE), of any type whose\n"
+        "migration_info.json allows it.",
         source="discussion of migration_version (2020): V5_2 x1 = V5_4 x2 = V5_8 x4; the form of the string is ours",
     ),
 ]

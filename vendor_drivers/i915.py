@@ -20,6 +20,7 @@ from mdevfs.vendor import (
     Refused,
     Str,
     Type,
+    Values,
     VendorDriver,
     Verdict,
     show,
@@ -57,16 +58,14 @@ class I915(VendorDriver):
     mdev_driver_since = "5.19"
     name_since = "5.18"
     pages = PAGES
-    # For the arguments of create; in the string, units are part of the vGPU's resources.
+    # What the check looks at, no less and no more: types, and units of one, are ways to ask for resources.
     model = DeviceModel(
         "intel.com/gvt-g",
         params=[
-            # All that the check looks at, so that nobody predicts a yes that the write refuses; types fix these four.
             Str("gpu", "8086-591d", doc="PCI vendor and device id", fixed=True),
+            Int("generation", 9, doc="of the GPU", fixed=True),
             Int("software-version", 1, doc="of GVT-g", fixed=True),
-            Str("type", "i915-GVTg_V5_4", doc="the vGPU type", fixed=True),
-            Str("unit", "128-512-4-1920x1200", doc="low_gm, high_gm (MB), fences, resolution of one unit", fixed=True),
-            Int("aggregator", 1, off=1, allowed=range(1, 17), doc="units of the type in one vGPU", fixed=True),
+            Str("resources", TYPES[4].text, doc="all that it takes; aggregator=N at creation: N units of the type"),
         ],
     )
 
@@ -97,6 +96,10 @@ class I915(VendorDriver):
             reset_methods=("flr",),
         )
 
+    def device_model(self, settings: Settings) -> DeviceModel | None:
+        """None where it does not migrate."""
+        return None if _blocker(settings) else self.model
+
     def types(self, parent: Parent) -> list[MdevType]:
         """Stops at the first type whose low memory exceeds what the host leaves (intel_gvt_init_vgpu_types)."""
         settings = _settings(parent)
@@ -114,11 +117,23 @@ class I915(VendorDriver):
             name = f"GVTg_{prefix}_{count}"
             params: dict[str, int | str] = {
                 "gpu": f"{VENDOR:04x}-{settings.device_id:04x}",
+                "generation": settings.generation,
                 "software-version": settings.software_version,
-                "type": f"{self.name}-{name}",
-                "unit": f"{need.low_gm}-{need.high_gm}-{need.fence}-{need.resolution}",
+                "resources": need.text,
             }
-            found.append(MdevType(name, name=name, description=description, weight=weight, params=params, data=need))
+            most = max(1, need.shares(_of_gpu(settings)))
+            units = {"aggregator": {str(n): {"resources": need.times(n).text} for n in range(1, most + 1)}}
+            found.append(
+                MdevType(
+                    name,
+                    name=name,
+                    description=description,
+                    weight=weight,
+                    params=params,
+                    arguments=units,
+                    data=need,
+                )
+            )
         return found
 
     def available(self, type: Type) -> int:
@@ -129,19 +144,18 @@ class I915(VendorDriver):
         """Nothing yet: how much is needed is known when the mdev comes."""
 
     def probe(self, mdev: Mdev) -> None:
-        """Gives the vGPU its units and the lowest free id. ENOSPC, for the first resource that is short, in the
-        driver's order; then for the eighth vGPU's id."""
-        units = mdev.params.get("aggregator", 1)
-        assert isinstance(units, int)
-        need, left = _need(mdev.type).times(units), _left(mdev.parent)
-        short = next((n for n in ("low_gm", "high_gm", "fence") if getattr(need, n) > getattr(left, n)), None)
-        if short is not None:
-            raise _no_space(short, getattr(need, short), getattr(left, short))
+        """Gives the vGPU its resources, then the lowest free id: ENOSPC for the eighth."""
+        need = _fitting(mdev, mdev.params)
         taken = {one.id for one in _vgpus(mdev.parent)}
         number = next((number for number in range(1, MAX_VGPUS + 1) if number not in taken), None)
         if number is None:
             raise _no_space("vgpu_id", 1, 0)
         mdev.data = VGpu(number, need)
+
+    def configure(self, mdev: Mdev, params: Values) -> None:
+        """Gives the vGPU other resources: what it has, it may keep."""
+        assert isinstance(mdev.data, VGpu)
+        mdev.data = evolve(mdev.data, takes=_fitting(mdev, params))
 
     def remove(self, mdev: Mdev) -> None:
         """Gives all of it back."""
@@ -196,12 +210,27 @@ def _vgpus(parent: Parent) -> list[VGpu]:
     return [one.data for one in parent.mdevs if isinstance(one.data, VGpu)]
 
 
-def _left(parent: Parent) -> Resources:
-    settings = _settings(parent)
-    left = Resources(settings.aperture_mb, settings.ggtt_mb - settings.aperture_mb, settings.fences).less(HOST)
+def _of_gpu(settings: I915.Settings) -> Resources:
+    """What the host leaves to vGPUs."""
+    return Resources(settings.aperture_mb, settings.ggtt_mb - settings.aperture_mb, settings.fences).less(HOST)
+
+
+def _left(parent: Parent, but: Mdev | None = None) -> Resources:
+    """What vGPUs, one not counted, leave."""
+    left = _of_gpu(_settings(parent))
     for vgpu in _vgpus(parent):
-        left = left.less(vgpu.takes)
+        left = left.less(vgpu.takes) if but is None or vgpu is not but.data else left
     return left
+
+
+def _fitting(mdev: Mdev, params: Values) -> Resources:
+    """The resources that these parameters ask for. Raises Refused (ENOSPC) for the first that is short, in the
+    driver's order."""
+    need, left = Resources.parse(str(params["resources"])), _left(mdev.parent, but=mdev)
+    for name in ("low_gm", "high_gm", "fence"):
+        if getattr(need, name) > getattr(left, name):
+            raise _no_space(name, getattr(need, name), getattr(left, name))
+    return need
 
 
 def _no_space(resource: str, need: int, left: int) -> Refused:
@@ -218,13 +247,15 @@ def _no_space(resource: str, need: int, left: int) -> Refused:
 def _said(device: Mdev | Type | Parent) -> Said:
     if isinstance(device, Parent):
         raise Refused("cannot-migrate", errno.ENODEV, rule="the GPU itself does not migrate", side="both")
-    settings = _settings(device.parent)
+    settings, unit = _settings(device.parent), _need(device.type)
+    if blocker := _blocker(settings):
+        raise Refused("cannot-migrate", errno.ENODEV, rule=blocker, side="target")
+    takes = device.data.takes if isinstance(device, Mdev) and isinstance(device.data, VGpu) else unit
+    return said(settings.device_id, device.type.name, settings.software_version, unit, takes)
+
+
+def _blocker(settings: I915.Settings) -> str | None:
+    """Why vGPUs do not migrate."""
     if settings.generation not in (8, 9):
-        rule = f"GVT-g migrates gen8 and gen9 only, this GPU is gen{settings.generation}"
-        raise Refused("cannot-migrate", errno.ENODEV, rule=rule, side="target")
-    if not settings.software_version:
-        rule = "this GVT-g has no software version, so it does not migrate"
-        raise Refused("cannot-migrate", errno.ENODEV, rule=rule, side="target")
-    units = device.params.get("aggregator", 1)
-    assert isinstance(units, int)
-    return said(settings.device_id, device.type.name, settings.software_version, units, _need(device.type))
+        return f"GVT-g migrates gen8 and gen9 only, this GPU is gen{settings.generation}"
+    return None if settings.software_version else "this GVT-g has no software version, so it does not migrate"

@@ -7,13 +7,13 @@ vGPU user guide 17.6. In the default mode all vGPUs of a GPU have one framebuffe
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
 from mdevfs.vendor import (
+    DeviceModel,
     InputError,
     KernelError,
     Mdev,
@@ -21,21 +21,19 @@ from mdevfs.vendor import (
     Page,
     Parent,
     PciIdentity,
-    Reason,
     Refused,
     SriovCapability,
+    Str,
     Type,
     VendorDriver,
-    Verdict,
     show,
     store,
 )
 from mdevfs.vendor import Settings as Base
 from vendor_drivers._nvidia_types import BOARDS, PROFILES, Board, Profile
 
+RELEASE = "550.163.02"
 MAX_PARAMS = 1024  # bytes of one write, its last one included (VGPU_CONFIG_PARAMS_MAX_LENGTH)
-MODEL = "nvidia.com/vgpu"
-_STRING = re.compile(re.escape(MODEL) + r",board=([^,]+),type=([^,]+),release=([^,]+)\Z")
 
 
 class Nvidia(VendorDriver):
@@ -49,10 +47,21 @@ class Nvidia(VendorDriver):
 
     variants = ({"driver_release": "535.161.05"}, {}, {"board": "A16"})
 
+    # NVIDIA's own check is not public: this is ours. Its guide asks for the same GPU and the same type, also where two
+    # types have one framebuffer size; which releases load each other's state is not said, so they must be equal.
+    model = DeviceModel(
+        "nvidia.com/vgpu",
+        params=[
+            Str("board", BOARDS["T4"].pci_id, doc="PCI vendor and device id of the GPU", fixed=True),
+            Str("type", "nvidia-222", doc="vGPU type", fixed=True),
+            Str("release", RELEASE, doc="of the vGPU manager", fixed=True),
+        ],
+    )
+
     class Settings(Base):
         board: Literal["T4", "A16"] = Field(default="T4", description="T4: the GPU is the parent; A16: its VFs are")
         driver_release: str = Field(
-            default="550.163.02",
+            default=RELEASE,
             pattern=r"^\d+(\.\d+)+$",
             max_length=32,
             description="of the vGPU manager; a vGPU migrates between equal ones only",
@@ -79,12 +88,13 @@ class Nvidia(VendorDriver):
 
     def types(self, parent: Parent) -> list[MdevType]:
         """`nvidia-<id>`, in the order of the ids; a VF describes the GPU's maxima as its own."""
-        board = _board(parent)
+        board, release = _board(parent), _settings(parent).driver_release
         return [
             MdevType(
                 str(number),
                 name=f"{board.prefix}-{suffix}",
                 description=PROFILES[suffix].description,
+                params={"board": board.pci_id, "type": f"{self.name}-{number}", "release": release},
                 data=PROFILES[suffix],
             )
             for suffix, number in sorted(board.ids.items(), key=lambda item: item[1])
@@ -124,34 +134,6 @@ class Nvidia(VendorDriver):
         """Empty: no VM has it open here."""
         return "\n"
 
-    # -- the handshake. Form and check of the string are ours: NVIDIA's own check is not public. Its guide asks for the
-    # same GPU and the same type; which releases load each other's state is not said, so they must be equal.
-
-    def migration_string(self, device: Mdev | Type | Parent) -> str:
-        """`nvidia.com/vgpu,board=<PCI id>,type=<type-id>,release=<driver release>`. ENODEV for a GPU or VF."""
-        if isinstance(device, Parent):
-            raise Refused("cannot-migrate", errno.ENODEV, rule="its vGPUs migrate, the GPU does not", side="both")
-        board, type_id, release = _state_of(device)
-        return f"{MODEL},board={board},type={type_id},release={release}"
-
-    def check(self, device: Mdev | Type | Parent, source: str) -> Verdict:
-        """Compatible when all three parts are equal; a reason for each that is not."""
-        target = self.migration_string(device)
-        assert not isinstance(device, Parent)
-        match = _STRING.match(source)
-        if match is None:
-            return Verdict.no([_malformed(source, target)])
-        parts = (
-            ("nvidia-board", "board", "choose a host with the source's GPU"),
-            ("nvidia-type", "type", "create a target of the source's type"),
-            ("nvidia-release", "release", "run the same vGPU manager on both hosts"),
-        )
-        return Verdict.no(
-            Reason(code, "must be equal", parameter, theirs, ours, mend=mend)
-            for (code, parameter, mend), theirs, ours in zip(parts, match.groups(), _state_of(device), strict=True)
-            if theirs != ours
-        )
-
     pages = [
         Page(
             code="nvidia-size",
@@ -180,34 +162,6 @@ class Nvidia(VendorDriver):
             side="target",
             mend="Choose a virtual function that shows available_instances 1 for the type, or remove its vGPU.",
             source="NVIDIA vGPU user guide 17.6; kernel_vgpu_mgr.c",
-        ),
-        Page(
-            code="nvidia-board",
-            title="another GPU board",
-            what="The state of a vGPU is tied to the kind of GPU that it ran on.",
-            example="source 10de:1eb8 (Tesla T4), target 10de:25b6 (A16)",
-            side="target",
-            mend="Choose a host whose GPU has the source's PCI ids.",
-            source="NVIDIA vGPU user guide: migration needs the same GPU at both ends; the check itself is not public",
-        ),
-        Page(
-            code="nvidia-type",
-            title="another vGPU type",
-            what="Source and target have different vGPU types; also types of one framebuffer size do not mix.",
-            example="source nvidia-230 (GRID T4-1Q), target nvidia-222 (GRID T4-1B)",
-            side="target",
-            mend="Create the target with the source's type.",
-            source="NVIDIA vGPU user guide: migration needs the same type at both ends; the check itself is not public",
-        ),
-        Page(
-            code="nvidia-release",
-            title="another release of the driver",
-            what="The vGPU managers of the two hosts differ. Which releases load each other's state is not public, "
-            "so anything but the same one is refused.",
-            example="source 550.163.02, target 535.247.01",
-            side="both",
-            mend="Bring both hosts to the same vGPU manager.",
-            source="mdevfs: the form of the string and this rule are its own",
         ),
     ]
 
@@ -269,16 +223,3 @@ def _refusal(type: Type) -> Refused | None:
             mend="choose another GPU, or remove a vGPU of this one",
         )
     return None
-
-
-def _state_of(device: Mdev | Type) -> tuple[str, str, str]:
-    """What the device state depends on: board, type, driver release."""
-    return _board(device.parent).pci_id, device.type.name, _settings(device.parent).driver_release
-
-
-def _malformed(source: str, target: str) -> Reason:
-    if source.split(",")[0] != MODEL:
-        rule, mend = "the string is not NVIDIA's", "choose a source that is an NVIDIA vGPU"
-        return Reason("other-vendor", rule, source=source, target=target, mend=mend)
-    rule, mend = f"the string is not {MODEL},board=...,type=...,release=...", "copy the whole string from the source"
-    return Reason("string-malformed", rule, source=source, target=target, side="source", mend=mend)

@@ -96,7 +96,10 @@ def _type(driver: type[VendorDriver], spec: MdevType) -> dict[str, Any]:
         "name": spec.name,
         "device_api": spec.device_api,
         "description": spec.description,
-        "parameters": {name: _plain(value) for name, value in spec.params.items()},
+        "parameters": _plain(spec.params),
+        "arguments": {
+            name: {text: _plain(values) for text, values in texts.items()} for name, texts in spec.arguments.items()
+        },
     }
 
 
@@ -104,7 +107,8 @@ def _model(model: DeviceModel) -> dict[str, Any]:
     return {
         "name": model.name,
         "parameters": [_parameter(one) for one in model.params],
-        "versions": {version: _written(model, values) for version, values in model.versions.items()},
+        "versions": model.written(model.versions),
+        "arguments": {name: model.written(texts) for name, texts in model.arguments.items()},
     }
 
 
@@ -142,12 +146,8 @@ def _promises(driver: type[VendorDriver]) -> dict[str, Any]:
     }
 
 
-def _written(model: DeviceModel, values: Values) -> dict[str, str]:
-    return {name: model.parameters[name].format(value) for name, value in values.items()}
-
-
-def _plain(value: object) -> object:
-    return sorted(value) if isinstance(value, frozenset) else value
+def _plain(values: Values) -> dict[str, object]:
+    return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in values.items()}
 
 
 # -- the same for people
@@ -203,12 +203,18 @@ def _kind(value: dict[str, Any]) -> str:
 def _print_model(model: dict[str, Any]) -> None:
     print(f"\nDevice model {model['name']}, its migration parameters:")
     _rows(map(_parameter_row, model["parameters"]), "none")
-    if model["versions"]:
-        lines = [
-            f"{version}: {', '.join(f'{name}={value}' for name, value in values.items()) or 'all off'}"
-            for version, values in model["versions"].items()
-        ]
-        print_block("\nVersions", "\n".join(lines))
+    if versions := model["versions"]:
+        print_block("\nVersions", _named(versions, "all off"))
+    for name, texts in model["arguments"].items():
+        print_block(f"\nArgument {name}", _named(texts, "nothing"))
+
+
+def _named(named: dict[str, dict[str, str]], nothing: str) -> str:
+    """Named sets of parameter values, a line each."""
+    return "\n".join(
+        f"{text}: {', '.join(f'{name}={value}' for name, value in values.items()) or nothing}"
+        for text, values in named.items()
+    )
 
 
 def _parameter_row(one: dict[str, Any]) -> tuple[str, str, str, str, str]:

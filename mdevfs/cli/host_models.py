@@ -87,7 +87,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def rows(models: Models) -> Iterator[tuple[str, str, str, str]]:
-    """For people: parent, type-id, model, and its parameters, versions and strictest tier."""
+    """For people: parent, type-id, model, and its parameters, versions, other arguments and strictest tier."""
     for parent, types in models.items():
         for type_id, info in types.items():
             for name, about in info["models"].items():
@@ -97,7 +97,7 @@ def rows(models: Models) -> Iterator[tuple[str, str, str, str]]:
 def _about(model: object) -> Iterator[str]:
     """Of a file that may be anybody's, so what has not the form that ours have is left out."""
     found = model if isinstance(model, dict) else {}
-    for key in ("params", "versions"):
+    for key in ("params", "versions", "arguments"):
         if isinstance(names := found.get(key), dict) and names:
             yield f"{key} {', '.join(names)}"
     if isinstance(tier := found.get("tier"), str):

@@ -13,7 +13,7 @@ from mdevfs.bus.kernel import Kernel
 from mdevfs.bus.subsystem import Bus, Driver, Module
 from mdevfs.errors import KernelError
 from mdevfs.migration.machine import Broken, Machine, Tier
-from mdevfs.migration.model import DeviceModel
+from mdevfs.migration.model import DeviceModel, Values
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Verdict
 from mdevfs.state.description import VMState
@@ -65,6 +65,9 @@ class VendorHooks(Protocol):
 
     def remove(self, mdev: Mdev) -> Awaitable[None] | None:
         """Unmakes it."""
+
+    def configure(self, mdev: Mdev, params: Values) -> Awaitable[None] | None:
+        """Makes it fit for these parameters, of which one is about to change; whatever it raises, none does."""
 
     @property
     def model(self) -> DeviceModel | None:

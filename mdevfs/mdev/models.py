@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import trio
 from attrs import asdict
 
+from mdevfs.errors import MdevfsError
 from mdevfs.migration.arguments import parameter_value
 from mdevfs.migration.handshake import verdict_entries
 from mdevfs.migration.machine import strictest
 from mdevfs.migration.model import DeviceModel
-from mdevfs.migration.parameters import Parameter
-from mdevfs.migration.verdict import Reason, Refused, RefusedVerdict, Verdict
+from mdevfs.migration.parameters import Parameter, Value
+from mdevfs.migration.verdict import Reason, Refused, RefusedVerdict, Verdict, verdict_of
 from mdevfs.sysfs.entries import Attribute, Deferred, Entry, WholeFile
 from mdevfs.sysfs.parse import kstrtobool, word
 
@@ -39,8 +40,8 @@ def type_entries(kind: Type) -> Mapping[str, Entry]:
 
 
 def info(driver: VendorHooks, model: DeviceModel | None, machines: Iterable[str]) -> dict[str, object]:
-    """RFC v3's object, and beside its parameters versions, the tiers of these machine types, the strictest of them, and
-    broken releases."""
+    """RFC v3's object, and beside its parameters versions, other arguments, the tiers of these machine types, the
+    strictest of them, and broken releases."""
     if model is None:
         return {"models": {}}
     tiers = {name: driver.tier(name) for name in machines}
@@ -84,18 +85,30 @@ def _parameter(mdev: Mdev, param: Parameter) -> Attribute:
     def held() -> str:
         return param.format(mdev.params.get(param.name, param.init))
 
-    def store(data: bytes) -> None:
+    async def store(data: bytes) -> None:
         text = word(data)
         try:
-            mdev.set_param(param.name, _changed(mdev, param, text, held()))
-        except (Refused, RefusedVerdict) as refusal:
-            mdev.last_verdict = mdev.journal.record("parameter", mdev, f"{param.name}={text}", refusal.verdict)
+            async with mdev.parent.configuring:
+                await _change(mdev, param, _changed(mdev, param, text, held()))
+        except MdevfsError as error:
+            mdev.last_verdict = mdev.journal.record("parameter", mdev, f"{param.name}={text}", verdict_of(error))
             raise
 
-    return Attribute(lambda: held() + "\n", None if param.fixed else store)
+    return Attribute(lambda: held() + "\n", store)
 
 
-def _changed(mdev: Mdev, param: Parameter, text: str, held: str) -> bool | int | str | frozenset[str]:
+async def _change(mdev: Mdev, param: Parameter, value: Value) -> None:
+    """Asks the driver, which may have to make room for it, then sets it."""
+    if mdev.params.get(param.name, param.init) == value:
+        return
+    pending = mdev.parent.driver.configure(mdev, {**mdev.params, param.name: value})
+    if pending is not None:
+        await pending
+    mdev.set_param(param.name, value)
+
+
+def _changed(mdev: Mdev, param: Parameter, text: str, held: str) -> Value:
+    """What a text makes of a parameter. Raises RefusedVerdict or Refused."""
     value = parameter_value(param, text, held)
     if isinstance(value, Reason):
         raise RefusedVerdict(Verdict.no([value]))
@@ -109,6 +122,17 @@ def _changed(mdev: Mdev, param: Parameter, text: str, held: str) -> bool | int |
             target=held,
             side="target",
             mend="stop using the device first",
+        )
+    if param.fixed and text != held:
+        raise Refused(
+            "parameter-fixed",
+            errno.EPERM,
+            parameter=param.name,
+            rule="it is given at creation and not changed later",
+            source=text,
+            target=held,
+            side="target",
+            mend=f"create a device with {param.name}={text}",
         )
     return value
 

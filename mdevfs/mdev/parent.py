@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import trio
+
 from mdevfs.bus.core import Core
 from mdevfs.bus.device import Device
 from mdevfs.bus.kobject import Directories, Kobject
@@ -27,7 +29,7 @@ class Parent:
 
     `settings` are the driver's settings of this device, `data` is the driver's own; `model` is the device model that it
     and its mdevs have with these settings, `description` that of their mdevs' state; `params` and `string` are those of
-    a physical function that migrates itself.
+    a physical function that migrates itself. `configuring` lets one migration parameter of its mdevs change at a time.
     """
 
     def __init__(self, device: Device, driver: VendorHooks, settings: object, mdev_core: MdevCore) -> None:
@@ -46,6 +48,7 @@ class Parent:
         self.types: dict[str, Type] = {}
         self.types_folder = Kobject("mdev_supported_types", device, next(self.core.salts))
         self.gone = False
+        self.configuring = trio.Lock()
 
     @property
     def core(self) -> Core:

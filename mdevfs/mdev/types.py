@@ -12,7 +12,7 @@ from mdevfs.bus.kobject import Kobject, Links
 from mdevfs.errors import InputError
 from mdevfs.mdev.models import type_entries
 from mdevfs.migration.handshake import verdict_entries, version_entry
-from mdevfs.migration.model import DeviceModel
+from mdevfs.migration.model import Arguments, DeviceModel
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.verdict import Journal, Record, Verdict
 from mdevfs.sysfs.entries import Attribute, Deferred, Entry, Overlay
@@ -30,7 +30,8 @@ class MdevType:
 
     `name` and `description` are the texts of those files (without the last newline; no description: no file).
     `instances` limits this type alone; `weight` is what one mdev takes from the driver's pool; `params` are the
-    migration parameters that the type fixes; `data` is the driver's own.
+    migration parameters that the type fixes; `arguments` are what its `create` takes further ("aggregator"), each text
+    of which gives some of these another value; `data` is the driver's own.
     """
 
     suffix: str
@@ -40,6 +41,7 @@ class MdevType:
     instances: int | None = None
     weight: int = 1
     params: Mapping[str, Value] = field(factory=dict)
+    arguments: Arguments = field(factory=dict)
     data: object = None
 
     def __attrs_post_init__(self) -> None:
@@ -73,7 +75,9 @@ class Type(Kobject):
         # What an mdev is made with where nothing else is asked for, as far as it differs from the model's.
         self.params: Mapping[str, Value] = {**parent.params, **spec.params}
         model = parent.model
-        self.model: DeviceModel | None = model.made_with(self.params, spec.params) if model is not None else None
+        self.model: DeviceModel | None = None
+        if model is not None:
+            self.model = model.made_with(self.params, spec.params, spec.arguments)
 
     @property
     def type(self) -> Type:

@@ -1,4 +1,5 @@
-"""What follows the UUID in a write to `create`: `version=2`, `version=2,rx-filter-size=64`, `rx-filter-size=0`."""
+"""What follows the UUID in a write to `create`: `version=2`, `version=2,rx-filter-size=64`, `rx-filter-size=0`; and a
+model's other arguments, such as `aggregator=2`."""
 
 from __future__ import annotations
 
@@ -12,12 +13,13 @@ VERSION = "version"
 
 
 def parse(text: str, model: DeviceModel | None) -> dict[str, Value]:
-    """The parameter values that creation arguments ask for; order is free, `version` expands first.
+    """The parameter values that creation arguments ask for; order is free, `version` expands first, then the model's
+    other arguments.
 
     Raises RefusedVerdict (EINVAL) with every reason.
     """
     if model is None:
-        rule = "this driver declares no device model, so its mdevs take no arguments"
+        rule = "there is no device model here, so mdevs take no arguments"
         raise RefusedVerdict(Verdict.no([Reason("no-model", rule, source=text, side="source", mend="write the UUID")]))
     reasons: list[Reason] = []
     items = _items(text, reasons)
@@ -27,6 +29,8 @@ def parse(text: str, model: DeviceModel | None) -> dict[str, Value]:
         reasons.append(_unknown_version(version, model))
     elif version is not None:
         values |= model.expand(version)
+    for name in model.arguments.keys() & items.keys():
+        reasons += _expand(name, items.pop(name), values, model)
     for name, given in items.items():
         reasons += _take(model.parameters.get(name), name, given, values, model)
     if reasons:
@@ -67,9 +71,18 @@ def _unknown_version(version: str, model: DeviceModel) -> Reason:
     return Reason("version-unknown", rule, VERSION, source=version, target=model.latest, side="source")
 
 
+def _expand(name: str, text: str, values: dict[str, Value], model: DeviceModel) -> list[Reason]:
+    texts = model.arguments[name]
+    if text not in texts:
+        rule = f"the type offers {', '.join(texts) or 'none'}"
+        return [Reason("value-not-allowed", rule, name, source=text, side="source")]
+    values |= texts[text]
+    return []
+
+
 def _take(param: Parameter | None, name: str, text: str, values: dict[str, Value], model: DeviceModel) -> list[Reason]:
     if param is None:
-        near = difflib.get_close_matches(name, model.parameters, 1)
+        near = difflib.get_close_matches(name, [*model.parameters, *model.arguments], 1)
         mend = f"did you mean {near[0]}?" if near else f"its parameters are {', '.join(model.parameters) or 'none'}"
         rule = f"{model.name} has no such parameter"
         return [Reason("parameter-unknown", rule, name, source=text, side="target", mend=mend)]

@@ -9,24 +9,27 @@ from collections.abc import Mapping, Sequence
 from attrs import evolve, field, frozen
 
 from mdevfs.errors import InputError
-from mdevfs.migration.parameters import Parameter, Value
+from mdevfs.migration.parameters import Parameter, Value, name_mistake
 from mdevfs.migration.verdict import YES, Reason, Verdict
 
 _NAME = re.compile(r"[A-Za-z0-9.-]+(/[A-Za-z0-9._:-]+)+\Z")
 
 Values = Mapping[str, Value]
+Arguments = Mapping[str, Mapping[str, Values]]  # name -> text -> the parameter values that it stands for
 
 
 @frozen(eq=False)
 class DeviceModel:
     """A model such as `vendor-a.com/my-nic`; `versions` name sets of parameter values, the last is the latest.
 
-    Raises InputError with every mistake of an impossible model.
+    `arguments` are others than parameters that `create` takes; as a version, each of their texts stands for parameter
+    values, and is not compared itself. Raises InputError with every mistake of an impossible model.
     """
 
     name: str
     params: Sequence[Parameter] = ()
     versions: Mapping[str, Values] = field(factory=dict)
+    arguments: Arguments = field(factory=dict)
     parameters: dict[str, Parameter] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -42,6 +45,13 @@ class DeviceModel:
             found += param.mistakes()
         for version, values in self.versions.items():
             found += [f"version {version} {mistake}" for mistake in self.mistakes_of(values)]
+        for name, texts in self.arguments.items():
+            if wrong := name_mistake(name):
+                found.append(f"argument {wrong}")
+            elif name in names:
+                found.append(f"argument {name} has a parameter's name")
+            for text, values in texts.items():
+                found += [f"argument {name}={text} {mistake}" for mistake in self.mistakes_of(values)]
         return found
 
     def mistakes_of(self, values: Values) -> list[str]:
@@ -71,37 +81,48 @@ class DeviceModel:
         rest = {param.name: param.off for param in self.params if param.off is not None}
         return rest | dict(self.versions[version])
 
-    def made_with(self, values: Values, fixed: Values) -> DeviceModel:
-        """What a type offers of the model: devices are made with `values`, and have `fixed` for good.
+    def made_with(self, values: Values, fixed: Values, arguments: Arguments | None = None) -> DeviceModel:
+        """What a type offers of the model: devices are made with `values`, and have `fixed` for good, or what one of
+        the type's `arguments` gives instead.
 
         Raises InputError for values that no device of the model has.
         """
-        if wrong := self.mistakes_of(values):
+        own = arguments or {}
+        given = [named for texts in own.values() for named in texts.values()]
+        if wrong := [mistake for named in (values, *given) for mistake in self.mistakes_of(named)]:
             raise InputError(f"a device of model {self.name} {mistake}" for mistake in wrong)
         params = [
-            param.fixed_to(fixed[param.name])
+            param.fixed_to(fixed[param.name], *(named[param.name] for named in given if param.name in named))
             if param.name in fixed
             else evolve(param, init=values.get(param.name, param.init))
             for param in self.params
         ]
         allows = {param.name: param.allows for param in params}
-        fitting = {
-            version: named
-            for version, named in self.versions.items()
-            if all(allows[name](value) for name, value in self.expand(version).items())
+
+        def fits(named: Values) -> bool:
+            return all(allows[name](value) for name, value in named.items())
+
+        versions = {name: named for name, named in self.versions.items() if fits(self.expand(name))}
+        others = {
+            name: {text: one for text, one in texts.items() if fits(one)} for name, texts in self.arguments.items()
         }
-        return DeviceModel(self.name, params, fitting)
+        return DeviceModel(self.name, params, versions, {**others, **own})
 
     def info(self) -> dict[str, object]:
-        """Its object in `migration_info.json` (RFC v3), and its versions beside `params`."""
+        """Its object in `migration_info.json` (RFC v3), and its versions and arguments beside `params`."""
         found: dict[str, object] = {"params": {param.name: param.info() for param in self.params}}
         if self.versions:
-            texts = {
-                version: {name: self.parameters[name].format(value) for name, value in values.items()}
-                for version, values in self.versions.items()
-            }
-            found |= {"versions": texts, "latest": self.latest}
+            found |= {"versions": self.written(self.versions), "latest": self.latest}
+        if self.arguments:
+            found["arguments"] = {name: self.written(texts) for name, texts in self.arguments.items()}
         return found
+
+    def written(self, named: Mapping[str, Values]) -> dict[str, dict[str, str]]:
+        """Named sets of values as texts."""
+        return {
+            text: {name: self.parameters[name].format(value) for name, value in values.items()}
+            for text, values in named.items()
+        }
 
     def write(self, values: Values) -> str:
         """The migration_version string: the model's name, then every parameter that is not off, by name."""
@@ -175,7 +196,7 @@ class DeviceModel:
     @staticmethod
     def _differs(param: Parameter, source: str, target: str) -> Reason:
         rule = "the target's set must contain the source's" if param.type == "set" else "the values must be equal"
-        mend = f"make the target with {param.name}={source}"
+        mend = f"make or choose a target with {param.name}={source}"
         return Reason("value-differs", rule, param.name, source, target, side="target", mend=mend)
 
     @staticmethod

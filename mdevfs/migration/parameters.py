@@ -29,13 +29,23 @@ def unquote(text: str) -> str:
     return value
 
 
+def name_mistake(name: str) -> str | None:
+    """Why no parameter, and nothing beside one at creation, can be called that."""
+    if not name or re.search(r"[=/,\s]", name) or not (name.isascii() and name.isprintable()):
+        return f"name {name!r} is empty or holds '=', '/', ',', white space or no ASCII"
+    if name in (".", "..", "version"):
+        return f"name {name!r} is taken: it means a directory, or a version at creation"
+    return None
+
+
 @frozen
 class Parameter:
     """What all kinds share. `off` is the value that means what the device did before the parameter existed; None: it
     cannot be switched off. `allowed` None: every value of its type.
 
     `state_only`: it touches nothing but the state's representation, so a target that has it on loads state without
-    it, and it may change while the device is in use. `fixed`: it is given at creation and not changed later.
+    it, and it may change while the device is in use. `fixed`: it is given at creation, and later takes only the value
+    that it has.
     `compat` is the compat property that sets it ("e1000.mitigation").
     """
 
@@ -65,13 +75,13 @@ class Parameter:
         """Whether this device can have that value."""
         return self.allowed is None or value in self.allowed
 
-    def fixed_to(self, value: Value) -> Self:
-        """The parameter of a device that has this value and no other."""
-        only = evolve(self, init=value, off=None, allowed=self._only(value))
+    def fixed_to(self, *values: Value) -> Self:
+        """The parameter of a device that has one of these values, the first unless it is made otherwise."""
+        only = evolve(self, init=values[0], off=None, allowed=self._only(values))
         return evolve(only, off=self.off) if self.off is not None and only.allows(self.off) else only
 
-    def _only(self, value: Value) -> Collection[Value]:
-        return (value,)
+    def _only(self, values: Collection[Value]) -> Collection[Value]:
+        return tuple(dict.fromkeys(values))
 
     def accepts(self, source: Value, target: Value) -> bool:
         """Whether state of a device with the value `source` loads where the value is `target`."""
@@ -102,15 +112,12 @@ class Parameter:
         if isinstance(self.allowed, range):
             steps = f" in steps of {self.allowed.step}" if self.allowed.step != 1 else ""
             return f"{self.allowed[0]} to {self.allowed[-1]}{steps}"
-        return "one of " + ", ".join(self.format(value) for value in self.allowed)
+        return ("only " if len(self.allowed) == 1 else "one of ") + ", ".join(map(self.format, self.allowed))
 
     def mistakes(self) -> list[str]:
         """What is impossible about it."""
-        found = []
-        if not self.name or re.search(r"[=/,\s]", self.name) or not (self.name.isascii() and self.name.isprintable()):
-            found.append(f"parameter name {self.name!r} is empty or holds '=', '/', ',', white space or no ASCII")
-        elif self.name in (".", "..", "version"):
-            found.append(f"parameter name {self.name!r} is taken: it means a directory, or a version at creation")
+        wrong = name_mistake(self.name)
+        found = [f"parameter {wrong}"] if wrong else []
         for what, value in (("init", self.init), ("off", self.off)):
             if value is not None and (mistake := self.mistake(value)):
                 found.append(f"{self.name}: {what} value {mistake}")
@@ -196,9 +203,8 @@ class Set(Parameter):
         """The words, of which any set is allowed."""
         return sorted(quote(str(word)) for word in self.allowed or ())
 
-    def _only(self, value: Value) -> Collection[Value]:
-        assert isinstance(value, frozenset)
-        return tuple(sorted(value))
+    def _only(self, values: Collection[Value]) -> Collection[Value]:
+        return tuple(sorted({word for value in values if isinstance(value, frozenset) for word in value}))
 
     def accepts(self, source: Value, target: Value) -> bool:
         assert isinstance(source, frozenset) and isinstance(target, frozenset)

@@ -10,7 +10,7 @@ from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
 from mdevfs.migration.catalogue import Page
 from mdevfs.migration.machine import Broken, Machine, Tier, chain
-from mdevfs.migration.model import DeviceModel
+from mdevfs.migration.model import DeviceModel, Values
 from mdevfs.migration.parameters import Bool, Int, Set, Str
 from mdevfs.migration.verdict import YES, Reason, Refused, Verdict
 from mdevfs.state.description import Struct, VMState
@@ -87,6 +87,7 @@ __all__ = [
     "Type",
     "Unused",
     "VMState",
+    "Values",
     "VendorDriver",
     "Verdict",
     "View",

@@ -18,7 +18,7 @@ from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
 from mdevfs.migration.catalogue import Page
 from mdevfs.migration.machine import UNVERSIONED, VERSIONED, Broken, Machine, Properties, Tier
-from mdevfs.migration.model import DeviceModel
+from mdevfs.migration.model import DeviceModel, Values
 from mdevfs.migration.verdict import Reason, Refused, Verdict
 from mdevfs.state.description import VMState
 from mdevfs.state.drive import randomize, values
@@ -147,6 +147,10 @@ class VendorDriver:
 
     def remove(self, mdev: Mdev) -> None:
         """Unmakes an mdev; whatever it raises, the mdev stays."""
+
+    def configure(self, mdev: Mdev, params: Values) -> None:
+        """Called before a write to `migration/<parameter>` makes `mdev.params` these; whatever it raises, they stay as
+        they are. For a driver whose parameters cost something: it gives the mdev more, or says no."""
 
     # -- what the device is on its bus
 

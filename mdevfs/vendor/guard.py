@@ -22,7 +22,7 @@ from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
 from mdevfs.migration.handshake import MAX_STRING
 from mdevfs.migration.machine import Broken, Machine, Tier, compat_values
-from mdevfs.migration.model import DeviceModel
+from mdevfs.migration.model import DeviceModel, Values
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.state_version import blocked_verdict, with_state_version
 from mdevfs.migration.verdict import YES, Reason, Refused, RefusedVerdict, Verdict
@@ -137,6 +137,9 @@ class GuardedDriver:
         if self.faults.armed:
             return self._struck(mdev, "remove", self.driver.remove)
         return self.call(mdev, "remove", self.driver.remove, _nothing, mdev)
+
+    def configure(self, mdev: Mdev, params: Values) -> Awaitable[None] | None:
+        return self.call(mdev, "configure", self.driver.configure, _nothing, mdev, params)
 
     async def _struck(self, mdev: Mdev, what: Literal["probe", "remove"], hook: Callable[[Mdev], None]) -> None:
         """A hook that a fault may strike: then it is called late, or not at all."""

@@ -118,7 +118,9 @@ def _type_mistakes(types: Sequence[MdevType], model: object) -> list[str]:
     names = [one.suffix for one in types]
     wrong = [f"two types are called {name}" for name in sorted({n for n in names if names.count(n) > 1})]
     if isinstance(model, DeviceModel):
-        wrong += [f"type {one.suffix} {mistake}" for one in types for mistake in model.mistakes_of(one.params)]
+        for one in types:
+            named = [one.params, *(values for texts in one.arguments.values() for values in texts.values())]
+            wrong += [f"type {one.suffix} {mistake}" for values in named for mistake in model.mistakes_of(values)]
     return wrong
 
 

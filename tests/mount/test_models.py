@@ -12,26 +12,14 @@ import pytest
 
 from tests.mount.conftest import Mount
 from tests.mount.server import LIMIT, Server, codes, mdevfs, new_uuid, read, run, verdict, write, write_errno
+from tests.mount.test_readme import titled
 
 PARENT = "devices/virtual/my_nic/my_nic"
 TYPE = f"{PARENT}/mdev_supported_types/my_nic-nic"
 MODEL = "vendor-a.com/my-nic"
 
-# RFC v3: write every off value, then the source's list, one by one; any error means no.
-PREPARE = """
-set -e
-target=$1 source=$2
-for name in $(ls "$target/migration"); do
-    info="$target/mdev_type/migration_info.json"
-    off=$(sed -n "/\\"$name\\": {/,/}/s/.*\\"off_value\\": \\"\\(.*\\)\\".*/\\1/p" "$info")
-    [ -z "$off" ] || echo "$off" > "$target/migration/$name"
-done
-string=$(cat "$source/migration_version")
-for item in $(echo "${string#*,}" | tr , ' '); do
-    [ "$item" = "$string" ] || echo "${item#*=}" > "$target/migration/${item%%=*}"
-done
-cat "$source/migration_version" > "$target/migration_version"
-"""
+# RFC v3's recipe: every off value, then the source's list, then the handshake.
+PREPARE = titled()["prepare.sh"] + 'cat "$1/migration_version" >"$2/migration_version"\n'
 
 
 def make(server: Server, number: int, arguments: str = "") -> Path:
@@ -40,7 +28,7 @@ def make(server: Server, number: int, arguments: str = "") -> Path:
 
 
 def shell(script: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
-    return run("sh", "-c", script, "sh", *arguments)
+    return run("bash", "-c", script, "bash", *arguments)
 
 
 def test_arguments_from_a_shell(mount: Mount) -> None:
@@ -58,7 +46,7 @@ def test_arguments_from_a_shell(mount: Mount) -> None:
 @pytest.mark.parametrize("arguments", ["", ",version=1", ",rx-filter-size=7"])
 def test_a_target_is_prepared_with_plain_writes(mount: Mount, arguments: str) -> None:
     source, target = make(mount("my_nic"), 1, arguments), make(mount("my_nic"), 2, ",rx-filter-size=99")
-    done = shell(PREPARE, target, source)
+    done = shell(PREPARE, source, target)
     assert (done.returncode, done.stderr) == (0, "")
     assert read(target / "migration_version") == read(source / "migration_version")
 
@@ -67,13 +55,56 @@ def test_a_device_in_use_is_not_prepared(mount: Mount) -> None:
     server = mount("my_nic")
     source, target = make(server, 1), make(server, 2)
     assert shell('echo 1 > "$1/mdevfs/in_use"', target).returncode == 0
-    done = shell(PREPARE, target, source)
+    done = shell(PREPARE, source, target)
     assert done.returncode != 0
-    assert "busy" in done.stderr or "I/O error" in done.stderr  # dash has one text for all errors
+    assert "Device or resource busy" in done.stderr
     assert codes(verdict(target / "mdevfs/last_verdict")) == ["in-use"]
     assert "in-use: rx-filter-size: " in server.log
     assert shell('echo 0 > "$1/mdevfs/in_use"', target).returncode == 0
-    assert shell(PREPARE, target, source).returncode == 0
+    assert shell(PREPARE, source, target).returncode == 0
+
+
+# source and target: a shipped host or a host.toml, a type, arguments; and whether the recipe makes the one of the other
+I915 = '[[device]]\ndriver = "i915"\naddress = "0000:00:02.0"\nsettings = {{ {} }}\n'
+LARGE = I915.format("aperture_mb = 1024")
+E1000E_72 = '[host]\nmachine = "pc-q35-7.2"\n[[device]]\ndriver = "e1000e"\nsettings = { release = "7.2" }\n'
+RECIPES = [
+    (("gvtg", "i915-GVTg_V5_4", ""), ("gvtg", "i915-GVTg_V5_4", ""), True),
+    (("gvtg", "i915-GVTg_V5_4", ""), ("gvtg-newer", "i915-GVTg_V5_4", ""), False),
+    (("gvtg", "i915-GVTg_V5_4", ""), ("gvtg-other-sku", "i915-GVTg_V5_4", ""), False),
+    (("gvtg", "i915-GVTg_V5_4", ""), ("gvtg", "i915-GVTg_V5_8", ""), False),
+    (("gvtg-aggregate", "i915-GVTg_V5_2", ""), ("gvtg-aggregate", "i915-GVTg_V5_8", ",aggregator=3"), True),
+    (("gvtg-aggregate", "i915-GVTg_V5_8", ",aggregator=4"), ("gvtg-aggregate", "i915-GVTg_V5_4", ""), True),
+    (("gvtg-aggregate", "i915-GVTg_V5_2", ""), ("gvtg", "i915-GVTg_V5_2", ""), True),
+    ((LARGE, "i915-GVTg_V5_4", ",aggregator=2"), ("gvtg-aggregate", "i915-GVTg_V5_2", ""), False),
+    (("qat", "qat-vf", ""), ("qat", "qat-vf", ""), True),
+    (("mtty", "mtty-2", ""), ("mtty", "mtty-2", ""), True),
+    (("mtty", "mtty-2", ""), ("mtty", "mtty-1", ""), False),
+    (("nvidia-t4", "nvidia-222", ""), ("nvidia-t4", "nvidia-222", ""), True),
+    (("nvidia-t4", "nvidia-222", ""), ("nvidia-a16", "nvidia-709", ""), False),
+    (("nvidia-a16", "nvidia-709", ""), ("nvidia-a16", "nvidia-709", ""), True),
+    ((E1000E_72, "e1000e-nic", ""), ("e1000e", "e1000e-nic", ""), True),
+    (("e1000e", "e1000e-nic", ""), ("e1000e-broken", "e1000e-nic", ""), False),
+    (("my_nic", "my_nic-nic", ""), ("mtty", "mtty-1", ""), False),
+]
+
+
+def test_the_recipe_for_every_driver(mount: Mount) -> None:
+    """What it prepares takes the source; where it fails the target refuses the source."""
+    roots = {host: mount(host).root for host in {host for *ends, _ in RECIPES for host, _, _ in ends}}
+    for *ends, yes in RECIPES:
+        mdevs = []
+        for side, (host, kind, arguments) in enumerate(ends):
+            parents = sorted((roots[host] / "class/mdev_bus").iterdir())
+            parent = parents[side % len(parents)]
+            write(parent / "mdev_supported_types" / kind / "create", new_uuid(side) + arguments)
+            mdevs.append(parent / new_uuid(side))
+        done = shell(PREPARE, *mdevs)
+        assert (done.returncode == 0) == yes, (ends, done.stderr)
+        string = read(mdevs[0] / "migration_version")
+        assert write_errno(mdevs[1] / "migration_version", string) == (0 if yes else errno.EINVAL), ends
+        for mdev in mdevs:
+            write(mdev / "remove", "1")
 
 
 def test_a_source_that_cannot_migrate(mount: Mount) -> None:

@@ -27,13 +27,17 @@ NIC = DeviceModel(
         Bool("tso", init=True, off=False),
     ],
     versions={"1": {}, "2": {"size": 32}, "3": {"size": 64, "tso": True}},
+    arguments={"units": {"1": {"queues": 1, "size": 16}, "2": {"queues": 2, "size": 32}}},
 )
 DRIVER = """
 from mdevfs.vendor import Bool, DeviceModel, Int, MdevType, VendorDriver
 
 class Nic(VendorDriver):
     api, name = 1, "nic"
-    types = [MdevType("any"), MdevType("two", params={"queues": 2}), MdevType("small", params={"size": 32})]
+    types = [
+        MdevType("any"), MdevType("two", params={"queues": 2}), MdevType("small", params={"size": 32}),
+        MdevType("units", params={"queues": 1}, arguments={"units": {"1": {"queues": 1}, "4": {"queues": 4}}}),
+    ]
     model = DeviceModel("a.b/nic", params=[
         Int("size", init=64, off=0, allowed=range(257), compat="nic.size"),
         Int("queues", init=4, allowed=(1, 2, 4)),
@@ -65,6 +69,9 @@ def reasons(text: str, model: DeviceModel | None = NIC) -> list[tuple[str, str |
         ("version=3", {"size": 64, "tso": True}),
         ("version=2,size=48", {"size": 48, "tso": False}),
         ("size=48,version=2", {"size": 48, "tso": False}),
+        ("units=2", {"queues": 2, "size": 32}),
+        ("units=1,version=3", {"queues": 1, "size": 16, "tso": True}),
+        ("size=48,units=2,tso=off", {"queues": 2, "size": 48, "tso": False}),
         ("size=48,version=1,queues=1,tso=on", {"size": 48, "queues": 1, "tso": True}),
     ],
 )
@@ -93,6 +100,10 @@ def test_a_version_expands_first_and_the_order_is_free(text: str, values: dict[s
         ("tso=1", [("value-malformed", "tso", "1")]),
         ("size=1,size=1", [("parameter-repeated", "size", "1")]),
         ("version=1,version=1", [("parameter-repeated", "version", "1")]),
+        ("units=3", [("value-not-allowed", "units", "3")]),
+        ("units=", [("value-not-allowed", "units", "")]),
+        ("units=1,units=1", [("parameter-repeated", "units", "1")]),
+        ("unit=1", [("parameter-unknown", "unit", "1")]),
         ("version=", [("version-unknown", "version", "")]),
         ("version=4", [("version-unknown", "version", "4")]),
         ("version=4,sise=1,size=999,tso", [("argument-malformed", None, "tso"), ("version-unknown", "version", "4"),
@@ -163,6 +174,9 @@ async def nic(folder: Path, more: str = "") -> Sys:
         ("two", ",version=1", "a.b/nic,queues=2"),
         ("two", ",queues=2", "a.b/nic,queues=2,size=64,tso=on"),
         ("small", ",version=2", "a.b/nic,queues=4,size=32"),
+        ("units", "", "a.b/nic,queues=1,size=64,tso=on"),
+        ("units", ",units=4", "a.b/nic,queues=4,size=64,tso=on"),
+        ("units", ",queues=4,units=1,version=1", "a.b/nic,queues=4"),
     ],
 )
 async def test_what_a_device_is_made_with(tmp_path: Path, suffix: str, given: str, string: str) -> None:
@@ -189,6 +203,9 @@ async def test_what_a_device_is_made_with(tmp_path: Path, suffix: str, given: st
         ("small", ",size=64", "value-not-allowed"),
         ("small", ",version=1", "version-unknown"),
         ("small", ",version=3", "version-unknown"),
+        ("units", ",units=2", "value-not-allowed"),
+        ("units", ",queues=2", "value-not-allowed"),
+        ("any", ",units=1", "parameter-unknown"),
     ],
 )
 async def test_what_no_device_is_made_with(tmp_path: Path, suffix: str, given: str, code: str) -> None:
@@ -214,7 +231,12 @@ async def test_a_type_tells_what_it_offers(tmp_path: Path) -> None:
     """After creation each parameter holds its init_value (RFC v3), whoever set it: model, machine type or type."""
     sys = await nic(tmp_path, 'machine = "pc-1"')
     for number, (suffix, size, queues, versions) in enumerate(
-        [("any", "16", "4", ["1", "2", "3"]), ("two", "16", "2", ["1", "2", "3"]), ("small", "32", "4", ["2"])]
+        [
+            ("any", "16", "4", ["1", "2", "3"]),
+            ("two", "16", "2", ["1", "2", "3"]),
+            ("small", "32", "4", ["2"]),
+            ("units", "16", "1", ["1", "2", "3"]),
+        ]
     ):
         info = await sys.info(suffix)
         assert (info["params"]["size"]["init_value"], info["params"]["queues"]["init_value"]) == (size, queues)
@@ -225,6 +247,10 @@ async def test_a_type_tells_what_it_offers(tmp_path: Path) -> None:
         for name, about in info["params"].items():
             assert await sys.read(f"bus/mdev/devices/{uuid}/migration/{name}") == about["init_value"] + "\n"
     assert (await sys.info("two"))["params"]["queues"]["allowed_values"] == ["2"]
+    assert "arguments" not in await sys.info("two")
+    units = await sys.info("units")
+    assert units["params"]["queues"]["allowed_values"] == ["1", "4"]
+    assert units["arguments"] == {"units": {"1": {"queues": "1"}, "4": {"queues": "4"}}}
     assert (await sys.info("small"))["params"]["size"] == {
         "type": "int", "init_value": "32", "allowed_values": ["32"], "description": ""
     }  # fmt: skip

@@ -30,7 +30,7 @@ class Nic(VendorDriver):
 
     api = 1
     name = "nic"
-    types = [MdevType("a", description="8 queues", params={"size": 32})]
+    types = [MdevType("a", description="8 queues", params={"size": 32}, arguments={"units": {"2": {"size": 64}}})]
     model = DeviceModel(
         "vendor-a.com/nic",
         params=[
@@ -38,6 +38,7 @@ class Nic(VendorDriver):
             Bool("rss", init=True, off=False, doc="spreads", state_only=True, fixed=True, compat="nic.rss"),
         ],
         versions={"1": {}, "2": {"size": 32}},
+        arguments={"speed": {"slow": {"rss": False}, "any": {}}},
     )
     machine_types = chain(("pc-8.1", {"nic.rss": "off"}), ("pc-8.0", {"other.old": "on"}), ("pc-7.2", {}))
     tiers = {"microvm": Tier("unmigratable", "its queues are in the firmware")}
@@ -69,6 +70,7 @@ def test_a_description_holds_all_that_a_driver_declares() -> None:
     assert (found["name"], found["origin"], found["description"]) == ("nic", "here", "A NIC.")
     (kind,) = found["types"]
     assert (kind["type"], kind["description"], kind["parameters"]) == ("nic-a", "8 queues", {"size": 32})
+    assert kind["arguments"] == {"units": {"2": {"size": 64}}}
     size, rss = found["model"]["parameters"]
     assert size == {
         "name": "size",
@@ -83,6 +85,7 @@ def test_a_description_holds_all_that_a_driver_declares() -> None:
     }
     assert (rss["state_only"], rss["fixed"], rss["compat"]) == (True, True, "nic.rss")
     assert found["model"]["versions"] == {"1": {}, "2": {"size": "32"}}
+    assert found["model"]["arguments"] == {"speed": {"slow": {"rss": "off"}, "any": {}}}
     assert found["settings"]["properties"]["speed"]["default"] == 10
     assert found["codes"] == {"nic-tired": "tired"}
 
@@ -135,6 +138,10 @@ def test_info_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         "Versions:\n"
         "    1: all off\n"
         "    2: size=32\n"
+        "\n"
+        "Argument speed:\n"
+        "    slow: rss=off\n"
+        "    any: nothing\n"
         "\n"
         "Machine types, what is promised, and the compat properties that they set of its parameters:\n"
         "    pc-8.1 to pc-7.2  versioned     nic.rss=off\n"

@@ -78,8 +78,11 @@ async def test_the_string_is_the_series_own_unless_it_would_not_tell_all(
 ) -> None:
     one = await vgpu(settings, suffix, units)
     assert one.string == string
-    units_read = await one.client.read(f"{one.path}/migration/aggregator")
-    assert units_read == f"{units}\n"
+    assert await one.client.read(f"{one.path}/intel_vgpu/vgpu_id") == "1\n"
+    assert one.client.list(f"{one.path}/migration") == ["generation", "gpu", "resources", "software-version"]
+    info = json.loads(await one.client.read(f"{one.path}/mdev_type/migration_info.json"))["models"]["intel.com/gvt-g"]
+    held = {"resources": (await one.client.read(f"{one.path}/migration/resources")).strip()}
+    assert held == info["arguments"]["aggregator"][str(units)]
 
 
 @pytest.mark.parametrize(
@@ -139,21 +142,39 @@ async def test_units_are_taken_and_given_back() -> None:
 @pytest.mark.parametrize(
     ("settings", "suffix", "units", "short"),
     [
-        ("aperture_mb = 512", 4, 4, "low_gm"),
-        ("aperture_mb = 1024", 8, 8, "high_gm"),
-        ("aperture_mb = 2048, ggtt_mb = 16384", 8, 8, "fence"),
+        ("aperture_mb = 512", 4, 3, "low_gm"),
+        ("aperture_mb = 1024", 8, 7, "high_gm"),
+        ("aperture_mb = 2048, ggtt_mb = 16384", 8, 7, "fence"),
     ],
 )
 async def test_too_many_units_take_nothing(settings: str, suffix: int, units: int, short: str) -> None:
+    """More than the GPU has is no argument, more than it has left finds no space; created or written later."""
     built = await host_of(host(settings))
     client = InProcess(built.tree)
-    before = await available(client)
-    assert await create(client, suffix, 1, f",aggregator={units}") == errno.ENOSPC
-    assert await available(client) == before
-    path = f"class/mdev_bus/0000:00:02.0/mdev_supported_types/i915-GVTg_V5_{suffix}/mdevfs/last_verdict"
-    (reason,) = json.loads(await client.read(path))["reasons"]
-    assert (reason["code"], reason["parameter"]) == ("no-instances", short)
+    kind = f"class/mdev_bus/0000:00:02.0/mdev_supported_types/i915-GVTg_V5_{suffix}"
+
+    async def reason(device: str) -> tuple[str, str]:
+        (found,) = json.loads(await client.read(f"{device}/mdevfs/last_verdict"))["reasons"]
+        return found["code"], found["parameter"]
+
+    assert await create(client, suffix, 1, f",aggregator={units + 1}") == errno.EINVAL
+    assert await reason(kind) == ("value-not-allowed", "aggregator")
     assert client.list("bus/mdev/devices") == []
+    assert await create(client, suffix, 1) == 0
+    before = await available(client)
+    assert await create(client, suffix, 2, f",aggregator={units}") == errno.ENOSPC
+    assert await reason(kind) == ("no-instances", short)
+    info = json.loads(await client.read(f"{kind}/migration_info.json"))["models"]["intel.com/gvt-g"]
+    most = info["arguments"]["aggregator"][str(units)]["resources"]
+    assert most == info["params"]["resources"]["allowed_values"][-1]
+    assert await create(client, suffix, 2) == 0
+    second = f"bus/mdev/devices/facade00-0000-4000-8000-{2:012x}"
+    with pytest.raises(OSError, match=f"no-instances: {short}") as caught:
+        await client.write(f"{second}/migration/resources", most)
+    assert caught.value.errno == errno.ENOSPC
+    assert await reason(second) == ("no-instances", short)
+    await client.write(f"{second}/remove", "1")
+    assert await available(client) == before
     check_tree(built.tree)
 
 
@@ -169,7 +190,9 @@ async def test_seven_vgpus_whatever_their_units() -> None:
     check_tree(built.tree)
 
 
-@pytest.mark.parametrize("arguments", [",aggregator=0", ",aggregator=17", ",aggregator=two", ",units=2", ","])
+@pytest.mark.parametrize(
+    "arguments", [",aggregator=0", ",aggregator=8", ",aggregator=two", ",units=2", ",aggregator=1,aggregator=1", ","]
+)
 async def test_arguments_that_create_nothing(arguments: str) -> None:
     built = await host_of(host(KERNEL))
     client = InProcess(built.tree)
@@ -177,11 +200,75 @@ async def test_arguments_that_create_nothing(arguments: str) -> None:
     assert client.list("bus/mdev/devices") == []
 
 
-async def test_units_are_not_changed_later() -> None:
-    one = await vgpu(KERNEL, 4, 2)
-    with pytest.raises(OSError) as caught:
-        await one.client.write(f"{one.path}/migration/aggregator", "1")
-    assert caught.value.errno == errno.EACCES
+async def test_resources_are_changed_later() -> None:
+    """RFC v3's way to prepare a target: what the GPU gives is counted anew; a device in use keeps what it has."""
+    one, two = await vgpu(KERNEL, 4, 1), await vgpu(KERNEL, 4, 3)
+    write, resources = one.client.write, f"{one.path}/migration/resources"
+    assert await available(one.client) == ["1", "2", "4", "5"]
+    for name in one.client.list(f"{two.path}/migration"):
+        await write(f"{one.path}/migration/{name}", await two.client.read(f"{two.path}/migration/{name}"))
+    assert await one.client.read(f"{one.path}/migration_version") == f"{two.string}\n"
+    assert await available(one.client) == await available(two.client) == ["0", "1", "2", "3"]
+    assert await one.client.read(f"{one.path}/intel_vgpu/vgpu_id") == "1\n"
+    await write(f"{one.path}/mdevfs/in_use", "1")
+    with pytest.raises(OSError, match="in-use: resources"):
+        await write(resources, "low_gm:128/high_gm:512/fence:4/resolution:1920x1200")
+    await write(f"{one.path}/mdevfs/in_use", "0")
+    await write(resources, "low_gm:128/high_gm:512/fence:4/resolution:1920x1200")
+    assert await one.client.read(f"{one.path}/migration_version") == f"{PLAIN}\n"
+    assert await available(one.client) == ["1", "2", "4", "5"]
+    check_tree(one.host.tree)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("gpu", "8086-1912"),
+        ("generation", "8"),
+        ("software-version", "2"),
+        ("resources", "low_gm:256/high_gm:1024/fence:4/resolution:1920x1200"),  # V5_2's, two V5_4 have 8 fences
+        ("resources", "8086"),
+    ],
+)
+async def test_what_no_unit_of_the_type_is(name: str, text: str) -> None:
+    one = await vgpu(KERNEL, 4, 1)
+    with pytest.raises(OSError, match=f"value-not-allowed: {name}"):
+        await one.client.write(f"{one.path}/migration/{name}", text)
+    assert await create(one.client, 4, 2, f",{name}={text}") == errno.EINVAL
+
+
+async def test_a_parameter_is_taken_instead_of_units() -> None:
+    """As it is taken instead of a version's."""
+    built = await host_of(host(EVEN))
+    client = InProcess(built.tree)
+    for number, given in enumerate(("", ",aggregator=4"), 1):
+        wanted = ",resources=low_gm:128/high_gm:512/fence:2/resolution:1920x1200"
+        assert await create(client, 8, number, given + wanted) == 0
+        string = await client.read(f"bus/mdev/devices/facade00-0000-4000-8000-{number:012x}/migration_version")
+        assert "V5_8,aggregator=2,low_gm=128" in string
+
+
+async def test_two_generations_with_one_device_id() -> None:
+    """A host.toml can say so; neither the series' rule nor ours takes it."""
+    for settings, codes in ((KERNEL, [(TYPE, "type")]), (EVEN, [(HARDWARE, "generation")])):
+        older = await end(host(f"{settings}, generation = 8"), "i915-GVTg_V4_4")
+        assert await reasons(await vgpu(settings, 4, 1), older.string) == codes
+
+
+@pytest.mark.parametrize("settings", ["generation = 11", "software_version = 0"])
+async def test_what_does_not_migrate_has_no_model(settings: str) -> None:
+    built = await host_of(host(settings))
+    client, kind = InProcess(built.tree), "class/mdev_bus/0000:00:02.0/mdev_supported_types/i915-GVTg_V5_4"
+    assert await create(client, 4, 1) == 0
+    assert not client.exists(f"{kind}/migration_info.json")
+    assert not client.exists(f"bus/mdev/devices/facade00-0000-4000-8000-{1:012x}/migration")
+    for path in (kind, f"bus/mdev/devices/facade00-0000-4000-8000-{1:012x}"):
+        with pytest.raises(OSError, match="cannot-migrate") as caught:
+            await client.read(f"{path}/migration_version")
+        assert caught.value.errno == errno.ENODEV
+    assert await create(client, 4, 2, ",aggregator=2") == errno.EINVAL
+    verdict = json.loads(await client.read(f"{kind}/mdevfs/last_verdict"))
+    assert [reason["code"] for reason in verdict["reasons"]] == ["no-model"]
 
 
 @pytest.mark.parametrize("types", ["{ 3 = {} }", "{ 8 = { low_gm_mb = 3 } }", "{ 8 = { resolution = 'big' } }"])

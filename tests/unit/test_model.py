@@ -190,6 +190,7 @@ def test_all_mistakes_at_once() -> None:
                 Bool("on", init=1),
             ],
             versions={"1": {"r": 1}, "2": {"rx": 1}, "3": {"on": "yes"}},
+            arguments={"rx": {"1": {"rx": 1}}, "version": {}, "units": {"2": {"on": "no"}}},
         )
     told = "\n".join(caught.value.mistakes)
     for part in (
@@ -201,9 +202,12 @@ def test_all_mistakes_at_once() -> None:
         "on: init value 1 is no bool",
         "version 1 names the unknown parameter r, did you mean rx?",
         "version 3 gives on the value 'yes' is no bool",
+        "argument rx has a parameter's name",
+        "argument name 'version' is taken",
+        "argument units=2 gives on the value 'no' is no bool",
     ):
         assert part in told, part
-    assert len(caught.value.mistakes) == 8
+    assert len(caught.value.mistakes) == 11
     assert all(line.startswith("device model 'my nic': ") for line in caught.value.mistakes)
 
 
@@ -250,7 +254,7 @@ def test_rules_in_words() -> None:
         (Int("x", init=0, allowed=range(257)), "0 to 256"),
         (Int("x", init=0, allowed=range(0, 10, 2)), "0 to 8 in steps of 2"),
         (Int("x", init=1, allowed=(1, 2)), "one of 1, 2"),
-        (Bool("x", init=True, allowed=(True,)), "one of on"),
+        (Bool("x", init=True, allowed=(True,)), "only on"),
         (Set("x", init=frozenset(), allowed=("dc", "sym")), "words of dc, sym"),
     ):
         assert param.rule() == rule

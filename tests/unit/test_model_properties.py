@@ -52,17 +52,24 @@ def test_a_type_makes_what_it_offers(one: Configured, data: st.DataObject) -> No
     )
     versions = {str(number): other_values(one, data) for number in range(2)}
     model = DeviceModel(one.model.name, one.model.params, versions)
-    offered = model.made_with(other_values(one, data) | fixed, fixed)
+    texts = {text: {name: data.draw(st.sampled_from([value, one.model.parameters[name].init])) for name, value in
+                    fixed.items()} for text in "12"}  # fmt: skip
+    offered = model.made_with(other_values(one, data) | fixed, fixed, {"units!": texts})
     made = {name: offered.initial(arguments.parse(f"version={name}", offered)) for name in offered.versions}
-    for values in [offered.initial(), *made.values()]:
+    units = [offered.initial(arguments.parse(f"units!={text}", offered)) for text in texts]
+    assert [{name: values[name] for name in fixed} for values in units] == list(texts.values())
+    for values in [offered.initial(), *made.values(), *units]:
         for param in model.params:
-            exact = values[param.name] == fixed.get(param.name, values[param.name])
-            assert exact or isinstance(param, Set)
+            choices = [named[param.name] for named in (fixed, *texts.values()) if param.name in named]
+            assert not choices or values[param.name] in choices or isinstance(param, Set)
         assert model.check(values, model.write(values)) == YES
     for name in made:
         assert made[name] == versions[name]
     for name in versions.keys() - made.keys():
-        assert any(versions[name][parameter] != value for parameter, value in fixed.items())
+        assert any(
+            versions[name][parameter] not in (value, *(named[parameter] for named in texts.values()))
+            for parameter, value in fixed.items()
+        )
 
 
 # -- the verdict depends on the two declarations alone

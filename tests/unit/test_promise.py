@@ -1,178 +1,179 @@
 """What a manager can tell before it makes anything: the target's migration_info.json and the source's parameter list
-alone predict whether a target that is made for the source takes it."""
+alone predict whether a target that is made for the source takes it. For all pairs of what the hosts can be."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import frozen
 
 from mdevfs.host.host import Host, load
 from mdevfs.host.read import shipped
 from mdevfs.mdev.types import Type
 from mdevfs.vendor.loader import all_installed
-from tests.support import InProcess
+from tests.support import InProcess, host_of
+from tests.unit.manager import Info, Source, allowed, asked_for, parameter_list, predict, prepared
 
-UUID = "facade00-0000-4000-8000-0000000000{:02x}"
-RANGE = re.compile(r"(-?\d+)-(-?\d+)\Z")
+UUID = "facade00-0000-4000-8000-{:012x}"
 
+# More than the shipped hosts: what settings, releases and machine types make of a driver.
+GPU = '[[device]]\ndriver = "i915"\nsettings = {{ {} }}\n'
+OTHERS = {
+    "i915 large": GPU.format("aperture_mb = 1024"),
+    "i915 8 fences": GPU.format("aperture_mb = 1024, types = { 2 = { fence = 8 } }"),  # one V5_2 = two V5_4
+    "i915 gen8": GPU.format("generation = 8"),
+    "i915 gen11": GPU.format("generation = 11"),
+    "i915 no version": GPU.format("software_version = 0"),
+    "nvidia older": '[[device]]\ndriver = "nvidia"\nsettings = { driver_release = "535.247.01" }\n',
+    "qat": '[[device]]\ndriver = "qat"\nsriov = { total = 1, num = 1 }\nsettings = { services = ["sym"] }\n',
+    "e1000 11.1": '[[device]]\ndriver = "e1000"\n',
+    "e1000e 7.2": '[host]\nmachine = "pc-q35-7.2"\n[[device]]\ndriver = "e1000e"\nsettings = { release = "7.2" }\n',
+    "e1000e 11.1": '[[device]]\ndriver = "e1000e"\n',
+    "tiered": '[host]\ndrivers = ["tiered.py"]\nmachine = "pc-2"\n[[device]]\ndriver = "tiered"\n',
+    "tiered, blocked": '[host]\ndrivers = ["tiered.py"]\nmachine = "pc-1"\n[[device]]\ndriver = "tiered"\n',
+}
+TIERED = """
+from mdevfs.vendor import Bool, DeviceModel, MdevType, Tier, VendorDriver
 
-# -- what a manager does, with texts alone
-
-
-@frozen
-class Source:
-    """A device somewhere: what its migration_version reads, taken apart."""
-
-    where: str
-    string: str
-
-    @property
-    def model(self) -> str:
-        return self.string.split(",")[0]
-
-    @property
-    def parameters(self) -> dict[str, str]:
-        return dict(item.split("=", 1) for item in self.string.split(",")[1:])
-
-
-def allowed(about: dict[str, Any], text: str) -> bool:
-    """Whether allowed_values of a parameter hold a value."""
-    values = about.get("allowed_values")
-    if values is None:
-        return True
-    if about["type"] == "set":
-        return set(text.split("+") if text else []) <= set(values)
-    ranges = [match for value in values if about["type"] == "int" and (match := RANGE.match(value))]
-    return text in values or any(int(match[1]) <= int(text) <= int(match[2]) for match in ranges)
-
-
-def edges(model: dict[str, Any]) -> Iterator[str]:
-    """Arguments for a device of each version, and for one of each parameter's least and greatest value."""
-    yield from (f"version={version}" for version in model.get("versions", {}))
-    for name, about in model["params"].items():
-        texts = [about["off_value"]] if "off_value" in about else []
-        for value in about.get("allowed_values", []):
-            match = RANGE.match(value) if about["type"] == "int" else None
-            texts += match.groups() if match else [value]
-        yield from (f"{name}={text}" for text in dict.fromkeys(texts))
-
-
-def predict(info: dict[str, Any], source: Source) -> bool:
-    """RFC v3: the models' names are equal, every name of the list exists, every value is allowed. A parameter that the
-    list does not name is off at the source, so it must have an off value."""
-    model = info["models"].get(source.model)
-    if model is None:
-        return False
-    params, given = model["params"], source.parameters
-    return (
-        given.keys() <= params.keys()
-        and all(allowed(params[name], text) for name, text in given.items())
-        and all(name in given or "off_value" in about for name, about in params.items())
-    )
-
-
-def arguments(info: dict[str, Any], source: Source) -> str:
-    """What to write to create: every off value, and over them the source's list."""
-    params = info["models"].get(source.model, {"params": {}})["params"]
-    offs = {name: about["off_value"] for name, about in params.items() if "off_value" in about}
-    return "".join(f",{name}={text}" for name, text in (offs | source.parameters).items())
-
-
-# -- what the hosts do
+class Tiered(VendorDriver):
+    api, name, types = 1, "tiered", [MdevType("a")]
+    model = DeviceModel("a.b/tiered", [Bool("c", True, False)])
+    machine_types = {"pc-2": {}}
+    tiers = {"pc-1": Tier("unmigratable", "its state has no description")}
+"""
 
 
 class Machine(InProcess):
-    """A shipped host."""
+    """A host, and what a manager does there."""
 
     def __init__(self, host: Host, name: str) -> None:
         super().__init__(host.tree)
         self.host, self.name = host, name
         self.numbers = itertools.count()
+        self.machine = host.mdev.machine.name
 
-    def types(self) -> list[Type]:
-        """Those of declared models."""
-        return [
-            kind
-            for parent in self.host.mdev.parents.values()
-            for kind in parent.types.values()
-            if self.exists(f"{kind.path}/migration_info.json")
-        ]
+    async def types(self) -> list[Type]:
+        """Those of all parents, but of parents that declare the same only those of the first."""
+        found: dict[tuple[str, ...], list[Type]] = {}
+        for parent in self.host.mdev.parents.values():
+            types = list(parent.types.values())
+            declared = [parent.driver.name, *[f"{kind.name} {await self.models(kind)}" for kind in types]]
+            found.setdefault(tuple(declared), types)
+        return [kind for types in found.values() for kind in types]
 
-    async def info(self, kind: Type) -> dict[str, Any]:
-        found = json.loads(await self.read(f"{kind.path}/migration_info.json"))
-        assert isinstance(found, dict)
-        return found
+    async def models(self, kind: Type) -> dict[str, Info] | None:
+        """What migration_info.json says."""
+        text = await self.text(f"{kind.path}/migration_info.json")
+        return json.loads(text)["models"] if text is not None else None
+
+    async def text(self, path: str) -> str | None:
+        """What a file reads; None for one that is not there, or whose read fails."""
+        try:
+            return (await self.read(path)).removesuffix("\n")
+        except OSError:
+            return None
+
+    async def wrote(self, path: str, text: str) -> bool:
+        try:
+            await self.write(path, text)
+        except OSError:
+            return False
+        return True
 
     async def make(self, kind: Type, given: str = "") -> str | None:
         """The path of a new mdev, None if it is refused."""
-        uuid = UUID.format(next(self.numbers) % 256)
-        try:
-            await self.write(f"{kind.path}/create", uuid + given)
-        except OSError:
-            return None
-        return f"{kind.parent.path}/{uuid}"
+        uuid = UUID.format(next(self.numbers))
+        return f"{kind.parent.path}/{uuid}" if await self.wrote(f"{kind.path}/create", uuid + given) else None
 
     async def sources(self, kind: Type) -> list[Source]:
-        """A device as it comes, one of each version, and one of each parameter's edges; none where the string is the
-        driver's own form."""
-        (model,) = (await self.info(kind))["models"].items()
+        """A device as it comes, and all that migration_info.json says can be asked for."""
+        models = await self.models(kind)
+        ((model, about),) = models.items() if models is not None else ((None, None),)
         found = []
-        for given in ("", *(f",{argument}" for argument in edges(model[1]))):
+        for given in ("", *(f",{argument}" for argument in (asked_for(about) if about is not None else ()))):
             path = await self.make(kind, given)
-            if path is None:
-                verdict = json.loads(await self.read(f"{kind.path}/mdevfs/last_verdict"))
-                assert [one["code"] for one in verdict["reasons"]] == ["no-instances"], (self.name, kind.name, given)
-                continue
-            try:
-                string = (await self.read(f"{path}/migration_version")).removesuffix("\n")
-            except OSError:  # it does not migrate on this host
-                string = ""
+            assert path is not None, (self.name, kind.name, given)
+            values = await self.values(path)
+            expected = expanded(about, given) if about is not None else {}
+            assert expected == {name: values[name] for name in expected}, (self.name, kind.name, given)
+            string = await self.text(f"{path}/migration_version")
+            parameters = parameter_list(about, values) if about is not None else {}
+            if string is not None and string.split(",")[0] == model:  # else the string is the driver's own form
+                assert dict(item.split("=", 1) for item in string.split(",")[1:]) == parameters
+            found.append(Source(f"{self.name} {kind.name}{given}", model, parameters, string))
             await self.write(f"{path}/remove", "1")
-            if string.split(",")[0] == model[0]:
-                found.append(Source(f"{self.name} {kind.name}{given}", string))
         return found
 
-    async def takes(self, kind: Type, source: Source) -> bool:
-        """Whether a target that is made for the source says yes."""
-        path = await self.make(kind, arguments(await self.info(kind), source))
+    async def values(self, mdev: str) -> dict[str, str]:
+        """What is under migration/."""
+        names = self.list(f"{mdev}/migration") if self.exists(f"{mdev}/migration") else []
+        return {name: (await self.read(f"{mdev}/migration/{name}")).removesuffix("\n") for name in names}
+
+    async def created(self, kind: Type, source: Source, wanted: Sequence[tuple[str, str]]) -> bool:
+        """Whether a target takes the source that is created for it."""
+        path = await self.make(kind, "".join(f",{name}={text}" for name, text in dict(wanted).items()))
         if path is None:
             return False
-        try:
-            await self.write(f"{path}/migration_version", source.string)
-        except OSError:
-            return False
-        finally:
-            await self.write(f"{path}/remove", "1")
-        return True
+        answer = await self.handshake(path, source)
+        await self.write(f"{path}/remove", "1")
+        return answer
+
+    async def prepared(self, mdev: str, source: Source, wanted: Sequence[tuple[str, str]]) -> bool:
+        """Whether this mdev does, whatever it was before, after writes to migration/; it is asked even after one that
+        failed, for that must be a no too."""
+        for name, text in wanted:
+            if not await self.wrote(f"{mdev}/migration/{name}", text):
+                break
+        return await self.handshake(mdev, source)
+
+    async def handshake(self, mdev: str, source: Source) -> bool:
+        return source.string is not None and await self.wrote(f"{mdev}/migration_version", source.string)
 
 
-async def machines() -> list[Machine]:
-    return [Machine(await load(name), name) for name in shipped()]
+def expanded(about: Info, given: str) -> dict[str, str]:
+    """What migration_info.json says that an argument gives."""
+    name, _, text = given.removeprefix(",").partition("=")
+    if name == "version":
+        offs = {one: param["off_value"] for one, param in about["params"].items() if "off_value" in param}
+        return {**offs, **about["versions"][text]}
+    return dict(about.get("arguments", {}).get(name, {}).get(text, {}))
 
 
-async def test_the_prediction_is_the_answer() -> None:
-    hosts = await machines()
-    sources = [source for one in hosts for kind in one.types() for source in await one.sources(kind)]
-    said = {True: 0, False: 0}
+async def machines(folder: Path) -> list[Machine]:
+    """Of shipped hosts, and the others."""
+    (folder / "tiered.py").write_text(TIERED)
+    found = [Machine(await load(name), name) for name in shipped()]
+    return [*found, *[Machine(await host_of(text, folder), name) for name, text in OTHERS.items()]]
+
+
+async def test_the_prediction_is_the_answer(tmp_path: Path) -> None:
+    hosts = await machines(tmp_path)
+    found = [source for one in hosts for kind in await one.types() for source in await one.sources(kind)]
+    sources = list({(one.model, one.string, *one.parameters.items()): one for one in found}.values())
+    said: Counter[tuple[str, bool]] = Counter()
     for one in hosts:
-        for kind in one.types():
-            info = await one.info(kind)
-            for source in sources:
-                expected = predict(info, source)
-                assert await one.takes(kind, source) == expected, (source, one.name, kind.name)
-                said[expected] += 1
-    assert min(said.values()) >= len(sources) > 4, said
-
-
-async def test_every_driver_with_a_model_is_among_them() -> None:
-    seen = {kind.parent.driver.name for one in await machines() for kind in one.types()}
-    assert seen == {found.driver.name for found in all_installed() if found.driver.model is not None}
+        for kind in await one.types():
+            models = await one.models(kind)
+            expected = [predict(models, source, one.machine) for source in sources]
+            wanted = [prepared(models, source) for source in sources]
+            tries = list(zip(sources, wanted, expected, strict=True))
+            for source, writes, yes in tries:
+                assert await one.created(kind, source, writes) == yes, (one.name, kind.name, source)
+            mdev = await one.make(kind)
+            assert mdev is not None
+            for source, writes, yes in tries:
+                assert await one.prepared(mdev, source, writes) == yes, (one.name, kind.name, source)
+            await one.write(f"{mdev}/remove", "1")
+            said.update((kind.parent.driver.name, yes) for yes in expected)
+    declared = {found.driver.name for found in all_installed() if found.driver.model is not None}
+    assert {name for name, yes in said if yes} == declared | {"tiered"}
+    assert {name for name, yes in said if not yes} == {found.driver.name for found in all_installed()} | {"tiered"}
+    assert said.total() > 10000, said
 
 
 @pytest.mark.parametrize(
@@ -190,45 +191,3 @@ async def test_every_driver_with_a_model_is_among_them() -> None:
 )
 def test_what_a_manager_reads_in_allowed_values(text: str, about: dict[str, Any], yes: bool) -> None:
     assert allowed(about, text) == yes
-
-
-async def test_no_false_yes_of_a_string_of_its_own() -> None:
-    """i915 writes and checks GVT-g's string. Its list is read from migration/: what the info allows and the write
-    refuses would be a false yes. (The reverse happens where units of other types add up to the same resources.)"""
-    names = [name for name in shipped() if name.startswith("gvtg")]
-    hosts = {name: await load(name) for name in names}
-    answers = set()
-    for source, target in itertools.product(names, repeat=2):
-        for kind, other in itertools.product(_types(hosts[source]), _types(hosts[target])):
-            texts, string = await _listed(InProcess(hosts[source].tree), kind)
-            there = InProcess(hosts[target].tree)
-            (about,) = json.loads(await there.read(f"{other.path}/migration_info.json"))["models"].values()
-            params = about["params"]
-            predicted = all(name in params and allowed(params[name], text) for name, text in texts.items())
-            accepted = await _accepts(there, other, string)
-            assert accepted or not predicted, (source, kind.name, target, other.name)
-            answers.add((predicted, accepted))
-    assert {(True, True), (False, False)} <= answers
-
-
-def _types(host: Host) -> list[Type]:
-    return [kind for parent in host.mdev.parents.values() for kind in parent.types.values()]
-
-
-async def _listed(client: InProcess, kind: Type) -> tuple[dict[str, str], str]:
-    """The parameter list and the string of an mdev of this type, made and removed."""
-    device = f"bus/mdev/devices/{UUID.format(1)}"
-    await client.write(f"{kind.path}/create", UUID.format(1))
-    names = client.list(f"{device}/migration")
-    texts = {name: (await client.read(f"{device}/migration/{name}")).strip() for name in names}
-    string = await client.read(f"{device}/migration_version")
-    await client.write(f"{device}/remove", "1")
-    return texts, string
-
-
-async def _accepts(client: InProcess, kind: Type, string: str) -> bool:
-    try:
-        await client.write(f"{kind.path}/migration_version", string)
-    except OSError:
-        return False
-    return True

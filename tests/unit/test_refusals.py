@@ -28,12 +28,14 @@ from mdevfs.vendor import (Bool, Broken, DeviceModel, Int, KernelError, MdevType
 
 class Acme(VendorDriver):
     api, name = 1, "acme"
-    types = [MdevType("nic", instances=2), MdevType("fixed", params={"ports": 2})]
+    types = [MdevType("nic", instances=2),
+             MdevType("fixed", params={"ports": 2}, arguments={"units": {"1": {"ports": 2}, "2": {"ports": 4}}})]
     model = DeviceModel("acme.com/nic", params=[
         Int("size", init=64, off=0, allowed=range(257), compat="acme.size"),
         Int("ports", init=1, allowed=range(1, 5)),
         Bool("log", init=False, off=False, state_only=True),
         Set("services", init=frozenset({"sym"}), off=frozenset(), allowed=("dc", "sym")),
+        Int("slices", init=1, off=1, allowed=(1, 2), fixed=True),
     ], versions={"1": {}, "2": {"size": 32}})
     machine_types = chain(("pc-2.0", {}), ("pc-1.0", {"acme.size": "32"}))
     tiers = {"pc-0.9": Tier("unmigratable", "its state has no description"), "micro": Tier("unversioned")}
@@ -128,9 +130,11 @@ CASES = [
     Case(CREATE, f"{UUID},size=0x40", NO, "value-malformed", "size", "0x40", "64"),
     Case(CREATE, f"{UUID},size=257", NO, "value-not-allowed", "size", "257", "64"),
     Case(f"{kind('acme', 'fixed')}/create", f"{UUID},ports=1", NO, "value-not-allowed", "ports", "1", "2"),
+    Case(f"{kind('acme', 'fixed')}/create", f"{UUID},units=9", NO, "value-not-allowed", "units", "9"),
     # parameters
     Case(f"{MDEV}/migration/size", "257", NO, "value-not-allowed", "size", "257", "64", MADE),
     Case(f"{MDEV}/migration/size", "064", NO, "value-malformed", "size", "064", "64", MADE),
+    Case(f"{MDEV}/migration/slices", "2", errno.EPERM, "parameter-fixed", "slices", "2", "1", MADE),
     Case(f"{MDEV}/migration/size", "32", errno.EBUSY, "in-use", "size", "32", "64", USED),
     # strings that are nobody's
     Case(STRING, "\n", NO, "string-empty"),

@@ -246,7 +246,10 @@ class Wrong(VendorDriver):
     api: ClassVar[int] = 7
     name = "no good"
     bus = "isa"
-    types = [MdevType("a"), MdevType("a"), MdevType("b", params={"prots": 1}), MdevType("c", params={"ports": 9})]
+    types = [
+        *(MdevType("a"), MdevType("a"), MdevType("b", params={"prots": 1}), MdevType("c", params={"ports": 9})),
+        MdevType("d", arguments={"units": {"1": {"ports": 1}, "9": {"ports": 9}}}),
+    ]
     model = DeviceModel("a.b/c", [Int("ports", init=1, allowed=range(3))])
     Settings = dict  # type: ignore[assignment]
 
@@ -259,6 +262,7 @@ def test_several_mistakes_at_once() -> None:
         "two types are called a",
         "type b names the unknown parameter prots, did you mean ports?",
         "type c gives ports the value 9 is not allowed (0 to 2)",
+        "type d gives ports the value 9 is not allowed (0 to 2)",
         "Settings is not a pydantic model",
     ]
 
