@@ -69,5 +69,20 @@ class MachineError(MdevfsError):
 
 def escape(text: str | bytes) -> str:
     """Hostile text made fit for a log or a terminal: printable ASCII stays, all else becomes `\\xNN`, `\\` doubles."""
-    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    data = _encoded(text) if isinstance(text, str) else text
     return "".join(chr(b) if 32 <= b < 127 and b != 92 else "\\\\" if b == 92 else f"\\x{b:02x}" for b in data)
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a pair of surrogates, as JSON can spell it
+        return text.encode("utf-8", "surrogatepass")
+
+
+def key_path(location: Iterable[str | int]) -> str:
+    """Where in a document something is: `device[0].mdev[2].type`."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{escape(part)}" if path else escape(part)
+    return path

@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from mdevfs.errors import escape
+from mdevfs.errors import escape, key_path
 from mdevfs.host.schema import FORMS
 
 
@@ -20,14 +20,6 @@ def near_miss(value: str, choices: Iterable[str]) -> str:
     if close:
         return f', did you mean "{close[0]}"?'
     return f" (known: {', '.join(known)})" if 0 < len(known) <= 12 else ""
-
-
-def key_path(location: Iterable[str | int]) -> str:
-    """`device[0].mdev[2].type`."""
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{escape(part)}" if path else escape(part)
-    return path
 
 
 def from_pydantic(error: ValidationError, model: type[BaseModel], prefix: tuple[str | int, ...] = ()) -> list[str]:

@@ -14,7 +14,7 @@ from mdevfs.errors import InputError
 CODE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 SIDES = ("source", "target", "both")
 
-BUILT_IN = [Path(__file__).with_name(f"catalogue{part}.toml") for part in ("", "_create", "_state")]
+BUILT_IN = [Path(__file__).with_name(f"catalogue{part}.toml") for part in ("", "_create", "_state", "_check")]
 
 
 @frozen

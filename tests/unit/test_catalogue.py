@@ -24,7 +24,7 @@ PAGES = load()
 ROOM = Path(mdevfs.__file__).parent
 DRIVERS = Path(vendor_drivers.__file__).parent
 TESTS = Path(__file__).parents[1]
-REFUSALS = ("Reason", "Refused")
+REFUSALS = ("Reason", "Refused", "finding")
 OF_DRIVERS = (*REFUSALS, "BadState")  # the state room's own codes have no pages yet
 # What passes on a code that somebody else gave: the constructor, and the client's reading of a verdict.
 PASSED_ON = {("mdevfs/migration/verdict.py", "__init__"), ("mdevfs/client/answer.py", "_parse_reason")}

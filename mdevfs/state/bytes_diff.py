@@ -1,0 +1,302 @@
+"""What becomes of one layout's bytes when they are read as another's."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from math import gcd
+from typing import TypeGuard
+
+from attrs import define, evolve, field
+
+from mdevfs.state.align import align, expanded, segments
+from mdevfs.state.finding import Findings
+from mdevfs.state.layout import Array, Item, Run, Subsections
+
+SHOWN = 4  # names in one text
+
+MEND_ADDED = (
+    "in the newer description, raise the version and give the field that version, or move it into a subsection, "
+    "which is sent only when it is needed"
+)
+MEND_REMOVED = "in the newer description, keep its place as unused bytes"
+MEND_SIZE = (
+    "in the newer description, keep the old field, or unused bytes, in its place, and add the new one with a new "
+    "version or in a subsection"
+)
+MEND_MOVED = "in the newer description, put it back in its place"
+MEND_BOUNDARIES = "in the newer description, cut these bytes as the older one does"
+MEND_CONDITION = (
+    "switch it by a compat property that is off for machine types which the older side knows; "
+    "or use a subsection, which a target that lacks it refuses by name"
+)
+
+
+@define
+class BytesDiff:
+    """Compares layouts and adds to `to`. `prefix` stands before paths; `newer`: the target is the newer side.
+
+    `if_sent`: all of it is sent only sometimes. `subsections` compares those of a struct: its path, source, target.
+    """
+
+    to: Findings
+    newer: bool
+    prefix: str
+    if_sent: bool
+    subsections: Callable[[str, Subsections, Subsections | None], None]
+    alike: defaultdict[str, list[tuple[str, str]]] = field(factory=lambda: defaultdict(list))
+
+    def compare(self, source: Sequence[Item], target: Sequence[Item]) -> None:
+        """Adds what is found; what is harmless, once for all of it."""
+        self._compare(source, target)
+        self._harmless()
+
+    def _compare(self, source: Sequence[Item], target: Sequence[Item]) -> None:
+        source, target = _without_empty(source, target)
+        chunks, moved = align(source, target)
+        for chunk in chunks:
+            if chunk.named:
+                self._pair(chunk.source[0], chunk.target[0])
+            else:
+                self._gap(chunk.source, chunk.target)
+        solid = [[one for one in _fields(side) if not one.condition] for side in (source, target)]
+        always = bool(moved) and bool(align(*solid)[1])  # and not only past what is sent sometimes
+        for one, _ in moved:
+            self.to.finding(
+                "state-field-moved",
+                "breaks",
+                "it stands at another place among the bytes: its value goes into another field",
+                at=self.prefix + one.path,
+                if_sent=self.if_sent or isinstance(one, Subsections) or bool(one.condition) or not always,
+                mend=MEND_MOVED,
+            )
+
+    # -- one item each
+
+    def _pair(self, ours: Item, theirs: Item) -> None:
+        """Two items that stand for each other."""
+        if isinstance(ours, Subsections) and isinstance(theirs, Subsections):
+            self._subsections(ours, theirs)
+        elif bool(ours.condition) != bool(theirs.condition):
+            one, other = ("source", "target") if ours.condition else ("target", "source")
+            self._condition(f"the {one} has it only under a condition, the {other} always", [ours], [theirs])
+        elif ours.condition != theirs.condition:
+            rule = "each side sends it under a condition, and by their names the conditions may differ"
+            self._condition(rule, [ours], [theirs])
+        elif isinstance(ours, Array) and isinstance(theirs, Array) and ours.count == theirs.count:
+            evolve(self, if_sent=self.if_sent or bool(ours.condition))._compare(ours.body, theirs.body)
+        elif (same := same_size([ours], [theirs])) is False:
+            self._size([ours], [theirs], bool(ours.condition))
+        else:
+            if same is None:
+                self.alike["state-length-unknown"].append((str(ours), str(theirs)))
+            self._alike(ours, theirs)
+
+    def _alike(self, ours: Item, theirs: Item) -> None:
+        """Two items of the same size."""
+        if unused(ours) != unused(theirs):
+            self.alike["state-field-unused"].append((str(ours), str(theirs)))
+        elif unused(ours):
+            return
+        elif ours.path != theirs.path:
+            self.alike["state-field-renamed"].append((ours.path, theirs.path))
+        elif None not in (ours.total, theirs.total) and str(ours) != str(theirs):
+            self.alike["state-field-regrouped"].append((str(ours), str(theirs)))
+
+    # -- several, of which no names match
+
+    def _gap(self, source: Sequence[Item], target: Sequence[Item]) -> None:
+        places = {one.described.name: index for index, one in enumerate(target) if isinstance(one, Subsections)}
+        for index, one in enumerate(source):
+            if isinstance(one, Subsections) and (there := places.get(one.described.name)) is not None:
+                self._gap(source[:index], target[:there])
+                self._pair(one, target[there])
+                self._gap(source[index + 1 :], target[there + 1 :])
+                return
+        for one in source:
+            if isinstance(one, Subsections):
+                self.subsections(self.prefix, one, None)
+        self._runs(_fields(source), _fields(target))
+
+    def _runs(self, ours: list[Item], theirs: list[Item]) -> None:
+        if len(ours) == len(theirs) and all(map(like, ours, theirs)):
+            for pair in zip(ours, theirs, strict=True):
+                self._pair(*pair)
+            return
+        for sometimes, rule in ((ours, "only the source has it"), (theirs, "only the target has it")):
+            if lone := [one for one in sometimes if one.condition]:
+                sides = (lone, []) if sometimes is ours else ([], lone)
+                self._condition(f"{rule}, and it is sent under a condition", *sides)
+        self._solid([one for one in ours if not one.condition], [one for one in theirs if not one.condition])
+
+    def _subsections(self, ours: Subsections, theirs: Subsections | None) -> None:
+        if theirs is not None and ours.described.subsections and ours.condition != theirs.condition:
+            rule = "by their names, the conditions of the structs that have these subsections may differ"
+            self._condition(rule, [ours], [theirs])
+        self.subsections(self.prefix, ours, theirs)
+
+    def _solid(self, ours: list[Item], theirs: list[Item]) -> None:
+        """What is always sent, on both sides."""
+        if not ours and not theirs:
+            return
+        same = same_size(ours, theirs)
+        if same is None:
+            self.alike["state-length-unknown"].append((listed(ours), listed(theirs)))
+        elif not same:
+            self._size(*_unlike(ours, theirs), False)
+        else:
+            self._regrouped(ours, theirs)
+
+    def _regrouped(self, ours: list[Item], theirs: list[Item]) -> None:
+        """As many bytes, in other fields."""
+        source, target = expanded(ours), expanded(theirs)
+        if source is None or target is None:
+            self._boundaries(ours, theirs)
+            return
+        for left, right in segments(source, target):
+            if len(left) == len(right) == 1:
+                self._alike(left[0], right[0])
+            elif all(one.unused for one in left) or all(one.unused for one in right):
+                self.alike["state-field-unused"].append((listed(left), listed(right)))
+            elif len(left) == 1 or len(right) == 1:
+                self.alike["state-field-regrouped"].append((listed(left), listed(right)))
+            else:
+                self._boundaries(left, right)
+
+    # -- what is said
+
+    def _size(self, ours: Sequence[Item], theirs: Sequence[Item], sometimes: bool) -> None:
+        code, mend = "state-field-size", MEND_SIZE
+        rule = "the target takes other bytes than the source sends, and all that follows for something else"
+        if not (ours and theirs):
+            added = bool(theirs) == self.newer
+            code, mend = ("state-field-added", MEND_ADDED) if added else ("state-field-removed", MEND_REMOVED)
+            rule = (
+                "the target does not know of it, and takes its bytes for what follows"
+                if ours
+                else "the source does not send it, and the target takes what follows for it"
+            )
+        at, source, target = self._sides(ours, theirs)
+        if_sent = self.if_sent or sometimes
+        self.to.finding(code, "breaks", rule, at=at, source=source, target=target, if_sent=if_sent, mend=mend)
+
+    def _boundaries(self, ours: Sequence[Item], theirs: Sequence[Item]) -> None:
+        at, source, target = self._sides(ours, theirs)
+        self.to.finding(
+            "state-field-boundaries",
+            "breaks",
+            "as many bytes, but cut into fields at other places: values are mixed",
+            at=at,
+            source=source,
+            target=target,
+            if_sent=self.if_sent,
+            mend=MEND_BOUNDARIES,
+        )
+
+    def _condition(self, rule: str, ours: Sequence[Item], theirs: Sequence[Item]) -> None:
+        at, source, target = self._sides(ours, theirs)
+        self.to.finding(
+            "state-field-condition",
+            "breaks",
+            rule,
+            at=at,
+            source=source,
+            target=target,
+            if_sent=True,
+            mend=MEND_CONDITION,
+        )
+
+    def _sides(self, ours: Sequence[Item], theirs: Sequence[Item]) -> tuple[str, str, str]:
+        return self.prefix + (ours or theirs)[0].path, listed(ours) or "nothing", listed(theirs) or "nothing"
+
+    def _harmless(self) -> None:
+        rules = {
+            "state-field-renamed": "names are not sent",
+            "state-field-unused": "the bytes keep their place: one side writes zeros, or passes over what comes",
+            "state-field-regrouped": "the same bytes in other fields; see that they still mean the same",
+            "state-length-unknown": "a dump tells no lengths of arrays (QEMU before 10.0): they are taken to fit",
+        }
+        for code, rule in rules.items():
+            if pairs := self.alike[code]:
+                source, target = (shortened([pair[side] for pair in pairs]) for side in (0, 1))
+                self.to.finding(code, "loads", rule, at=self.prefix.rstrip("/"), source=source, target=target)
+
+
+def _unlike(ours: list[Item], theirs: list[Item]) -> tuple[list[Item], list[Item]]:
+    """Without what both begin and end with."""
+    while ours and theirs and like(ours[-1], theirs[-1]):
+        ours, theirs = ours[:-1], theirs[:-1]
+    start = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if not like(*pair)), None)
+    start = min(len(ours), len(theirs)) if start is None else start
+    return ours[start:], theirs[start:]
+
+
+# -- sizes
+
+
+def _without_empty(*sides: Sequence[Item]) -> Iterator[list[Item]]:
+    """Both layouts without the structs' places for subsections where no side has any: they are no bytes."""
+    real = {
+        name
+        for items in sides
+        for one in items
+        if isinstance(one, Subsections) and one.described.subsections
+        for name in (one.path, one.described.name)
+    }
+    for items in sides:
+        yield [one for one in items if not isinstance(one, Subsections) or {one.path, one.described.name} & real]
+
+
+def _fields(items: Sequence[Item]) -> list[Item]:
+    return [one for one in items if not isinstance(one, Subsections)]
+
+
+def unused(one: Item) -> bool:
+    return isinstance(one, Run) and one.unused
+
+
+def like(ours: Item, theirs: Item) -> bool:
+    """Whether the two may stand for each other, whatever their names and conditions."""
+    if isinstance(ours, Array) and isinstance(theirs, Array):
+        return ours.count == theirs.count
+    return same_size([ours], [theirs]) is not False
+
+
+def same_size(ours: Sequence[Item], theirs: Sequence[Item]) -> bool | None:
+    """Whether both are as many bytes; None: they may be, where a dump tells no lengths."""
+    alone = ours[0] if len(ours) == 1 else None, theirs[0] if len(theirs) == 1 else None
+    if all(isinstance(one, Run) and one.opaque for one in alone):
+        return True
+    if any(one.total is None and not open_ended(one) for one in (*ours, *theirs)):
+        return False
+    open_sides = [[one.size for one in side if open_ended(one)] for side in (ours, theirs)]
+    missing = _least(theirs) - _least(ours)
+    if not any(open_sides):
+        return missing == 0
+    if all(map(unused, ours)) or all(map(unused, theirs)):
+        longer = open_sides[0] if missing > 0 else open_sides[1]
+        fits = missing % gcd(*open_sides[0], *open_sides[1]) == 0 and (missing == 0 or bool(longer))
+    else:
+        fits = missing == 0  # of single fields: arrays that change their elements' size are no guess to make
+    return None if fits else False
+
+
+def open_ended(one: Item) -> TypeGuard[Run]:
+    """Whether the dump does not tell how many elements it has."""
+    return isinstance(one, Run) and one.count is None and not one.opaque
+
+
+def _least(items: Sequence[Item]) -> int:
+    return sum(one.size if open_ended(one) else one.total or 0 for one in items)
+
+
+# -- words
+
+
+def listed(items: Sequence[Item]) -> str:
+    return shortened([str(one) for one in items])
+
+
+def shortened(words: Sequence[str]) -> str:
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return ", ".join(words[:SHOWN]) + more
