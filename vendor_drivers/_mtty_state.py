@@ -79,7 +79,9 @@ PORT = VMState(
         Unused(1),
     ],
 )
-STATE = VMState("mtty_data", fields=[Struct("header", of=HEADER), Struct("ports", of=PORT, num="ports")], bare="<")
+STATE = VMState(
+    "mtty_data", fields=[Struct("header", of=HEADER), Struct("ports", of=PORT, num="ports")], bare="<", initial=24
+)
 
 PAGES = [
     Page(

@@ -251,6 +251,8 @@ class MdevCore:
                 self._restore(mdev)
             raise
         self._coming.discard(mdev.name)
+        if mdev.has_device_state:
+            mdev.device_state.migration.stop()
         self._unlink(mdev)
         self.core.tree.changed("kernel/debug/vfio", mdev.name)
         mdev.unregister()

@@ -1,4 +1,5 @@
-"""`kernel/debug/vfio/<device>/migration/state` (drivers/vfio/debugfs.c, since 6.8): the family `debugfs`."""
+"""`kernel/debug/vfio/<device>/migration/{state,features}` (drivers/vfio/debugfs.c, since 6.8 and 6.18): the family
+`debugfs`."""
 
 from __future__ import annotations
 
@@ -7,9 +8,12 @@ from collections.abc import Sequence
 
 from mdevfs.bus.vfio import VfioCore
 from mdevfs.mdev.mdev import Mdev
+from mdevfs.mdev.state_entries import state_of
+from mdevfs.state.machine import FEATURES
 from mdevfs.sysfs.entries import Attribute, Directory, Entry, Folder
 
 SINCE = "6.8"
+FEATURES_SINCE = "6.18"
 
 
 class DebugFs(Folder):
@@ -35,9 +39,11 @@ class VfioDebug(Directory):
         mdev = next((one for one in self._migrating() if one.name == name), None)
         if mdev is None:
             return None
-        # Nothing stops an mdev here yet: a device that no migration has touched runs.
-        state = Attribute(lambda: "RUNNING\n")
-        return Folder({"migration": Folder({"state": state})}, salt=mdev.salt)
+        files: dict[str, Entry] = {"state": Attribute(lambda: f"{state_of(mdev)}\n")}
+        if mdev.core.kernel.since(FEATURES_SINCE):
+            offered = mdev.parent.driver.migration_features
+            files["features"] = Attribute(lambda: "".join(f"{name}\n" for name in FEATURES if name in offered))
+        return Folder({"migration": Folder(files)}, salt=mdev.salt)
 
     def scan(self) -> Sequence[tuple[str, int, int]]:
         return [(one.name, Directory.mode, one.salt) for one in self._migrating()]

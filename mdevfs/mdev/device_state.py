@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
+from mdevfs.mdev.migration import Migration
 from mdevfs.migration.state_version import STATE_VERSION
 from mdevfs.state import body
 from mdevfs.state.stream import Place, Section
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 
 class DeviceState:
     """`registers` is the driver's object; `blocked` are the versions that are not loaded (seed 002: the bitmap of an
-    administrator)."""
+    administrator); `migration` is what moves it."""
 
-    __slots__ = ("blocked", "mdev", "registers")
+    __slots__ = ("blocked", "mdev", "migration", "registers")
 
     def __init__(self, mdev: Mdev) -> None:
         self.mdev = mdev
         self.blocked: Collection[int] = frozenset(mdev.parent.description.blocked)
+        self.migration = Migration(self)
         self.registers: object = mdev.parent.driver.reset(mdev)
 
     @property

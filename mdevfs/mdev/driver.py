@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
 
@@ -25,9 +25,14 @@ if TYPE_CHECKING:
     from mdevfs.mdev.parent import Parent
     from mdevfs.mdev.types import MdevType, Type
 
+T = TypeVar("T")
+
 
 class VendorHooks(Protocol):
     """A vendor driver as the core calls it; every call raises MdevfsError and nothing else."""
+
+    def run(self, where: Mdev | Type | Parent | str, what: str, function: Callable[..., T], *args: object) -> T:
+        """Calls a function that may end in vendor code."""
 
     @property
     def name(self) -> str:

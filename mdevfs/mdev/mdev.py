@@ -74,6 +74,16 @@ class Mdev(Device):
         return self._device_state
 
     @property
+    def has_device_state(self) -> bool:
+        """Whether somebody has asked for it yet."""
+        return self._device_state is not None
+
+    def reset_state(self) -> None:
+        """The device is as after a reset: its registers, not what an administrator set."""
+        if self._device_state is not None:
+            self._device_state.registers = self.parent.driver.reset(self)
+
+    @property
     def blocked_versions(self) -> Collection[int]:
         """The versions of device state that it does not load."""
         kept = self._device_state

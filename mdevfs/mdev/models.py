@@ -1,5 +1,4 @@
-"""What a declared device model shows under types and mdevs: the families `models` and `compatible_devices`, and
-`mdevfs/in_use` of the family `state`."""
+"""What a declared device model shows under types and mdevs: the families `models` and `compatible_devices`."""
 
 from __future__ import annotations
 
@@ -8,10 +7,10 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-import trio
 from attrs import asdict
 
 from mdevfs.errors import MdevfsError
+from mdevfs.mdev.state_entries import refuse_while_moving, state_entries
 from mdevfs.migration.arguments import parameter_value
 from mdevfs.migration.handshake import verdict_entries
 from mdevfs.migration.machine import strictest
@@ -19,7 +18,7 @@ from mdevfs.migration.model import DeviceModel
 from mdevfs.migration.parameters import Parameter, Value
 from mdevfs.migration.verdict import Reason, Refused, RefusedVerdict, Verdict, verdict_of
 from mdevfs.sysfs.entries import Attribute, Deferred, Entry, WholeFile
-from mdevfs.sysfs.parse import kstrtobool, word
+from mdevfs.sysfs.parse import word
 
 if TYPE_CHECKING:
     from mdevfs.mdev.driver import VendorHooks
@@ -71,14 +70,10 @@ def mdev_entries(mdev: Mdev) -> Mapping[str, Entry]:
     if "verdicts" in interfaces:
         own.append(lambda: verdict_entries(mdev, driver.migrates))
     if "state" in interfaces:
-        own.append(lambda: _state_entries(mdev))
+        own.append(lambda: state_entries(mdev))
     if own:
         entries["mdevfs"] = Deferred(lambda: {name: entry for make in own for name, entry in make().items()})
     return entries
-
-
-def _state_entries(mdev: Mdev) -> Mapping[str, Entry]:
-    return {"in_use": Attribute(lambda: f"{int(mdev.idle is not None)}\n", lambda data: _use(mdev, data))}
 
 
 def _parameter(mdev: Mdev, param: Parameter) -> Attribute:
@@ -105,6 +100,8 @@ async def _change(mdev: Mdev, param: Parameter, value: Value) -> None:
     if pending is not None:
         await pending
     mdev.set_param(param.name, value)
+    if not param.state_only:
+        mdev.reset_state()  # it is another device now
 
 
 def _changed(mdev: Mdev, param: Parameter, text: str, held: str) -> Value:
@@ -112,6 +109,7 @@ def _changed(mdev: Mdev, param: Parameter, text: str, held: str) -> Value:
     value = parameter_value(param, text, held)
     if isinstance(value, Reason):
         raise RefusedVerdict(Verdict.no([value]))
+    refuse_while_moving(mdev)
     if mdev.idle is not None and not param.state_only:
         raise Refused(
             "in-use",
@@ -135,13 +133,3 @@ def _changed(mdev: Mdev, param: Parameter, text: str, held: str) -> Value:
             mend=f"create a device with {param.name}={text}",
         )
     return value
-
-
-def _use(mdev: Mdev, data: bytes) -> None:
-    """What opening and closing the device's VFIO descriptor would do."""
-    wanted = kstrtobool(data)
-    if wanted and mdev.idle is None:
-        mdev.idle = trio.Event()
-    elif not wanted and mdev.idle is not None:
-        mdev.idle.set()
-        mdev.idle = None

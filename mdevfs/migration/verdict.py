@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from attrs import define, frozen
 
 from mdevfs.errors import DriverFault, MdevfsError, Refusal, escape
+from mdevfs.state.refusal import BadState
 
 log = logging.getLogger(__name__)
 
@@ -198,9 +199,18 @@ def verdict_of(error: MdevfsError) -> Verdict:
     """What an error on the way to an answer means to who asked."""
     if isinstance(error, Refused | RefusedVerdict):
         return error.verdict
+    if isinstance(error, BadState):
+        return Verdict.no([_state_reason(error)], error.errno)
     if isinstance(error, DriverFault):  # logged where it happened
         reason = Reason("driver-fault", str(error), side="target", mend="mend the vendor driver")
     else:
         name = _errno.errorcode.get(error.errno, str(error.errno))
         reason = Reason("refused", f"the vendor driver answered {name}: {error}", side="target")
     return Verdict((reason,), error.errno)
+
+
+def _state_reason(error: BadState) -> Reason:
+    """What is wrong with a device state: the field is the parameter, and the rule says where in the stream."""
+    at = f", at offset {error.offset}" if error.offset is not None else ""
+    where = "/".join(part for part in (error.device, error.field) if part)
+    return Reason(error.code, error.rule + at, where or None, error.source, error.target, "both", error.mend)

@@ -206,11 +206,15 @@ class SysfsOperations(pyfuse3.Operations):
             file.node.waiters.append(poll_handle.notify)
         return file.poll()
 
+    @guarded
     async def release(self, fh: int) -> None:
-        self._files.pop(fh, None)
+        file = self._files.pop(fh, None)
+        if file is not None and file.__class__ is not AttributeFile:
+            file.closed()
 
+    @guarded
     async def fsync(self, fh: int, datasync: bool) -> None:
-        pass
+        await self._files[fh].sync()
 
     # -- directories
 

@@ -26,7 +26,8 @@ class VMState:
     `before_save` and `after_load` are functions of the View; the latter may raise Refused.
     `blocked`: versions that load but are known to be wrong, each with the reason; an administrator may allow them.
     `bare`: the device state is this description's bytes alone, in the byte order that it names ("<" or ">"), as a
-    kernel driver's is; without it they are a section of a stream. Raises InputError with every mistake.
+    kernel driver's is; without it they are a section of a stream. `initial`: how many bytes of bare state are sent
+    before the device stops (PRE_COPY). Raises InputError with every mistake.
     """
 
     name: str
@@ -40,6 +41,7 @@ class VMState:
     after_load: Callable[[View], None] | None = field(default=None, kw_only=True)
     blocked: Mapping[int, str] = field(factory=dict, kw_only=True)
     bare: str = field(default="", kw_only=True)
+    initial: int = field(default=0, kw_only=True)
     doc: str = field(default="", kw_only=True)
     by_name: dict[str, VMState] = field(init=False, factory=dict)
 

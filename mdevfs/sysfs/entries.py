@@ -76,6 +76,33 @@ class SessionFile(Entry):
         self.mode = stat.S_IFREG | mode
 
 
+class Channel(Protocol):
+    """What one open file of a `ChannelFile` carries; every call raises MdevfsError."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """pread(2)."""
+
+    def write(self, offset: int, data: bytes) -> int:
+        """pwrite(2)."""
+
+    async def sync(self) -> None:
+        """fsync(2)."""
+
+    def close(self) -> None:
+        """The last descriptor is closed. Raises nothing."""
+
+
+class ChannelFile(Entry):
+    """A file that opens one at a time, or not at all: `begin` gets the access mode of open(2), O_RDONLY or O_WRONLY or
+    O_RDWR, and raises MdevfsError."""
+
+    __slots__ = ("begin", "mode")
+
+    def __init__(self, begin: Callable[[int], Channel], mode: int = 0o600) -> None:
+        self.begin = begin
+        self.mode = stat.S_IFREG | mode
+
+
 class BinaryAttribute(Entry):
     """Bytes at offsets (`struct bin_attribute`): `read(offset, size)`, `write(offset, data)`; `size` as stat shows."""
 

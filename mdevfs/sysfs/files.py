@@ -13,6 +13,8 @@ from mdevfs.sysfs.entries import (
     PAGE_SIZE,
     Attribute,
     BinaryAttribute,
+    Channel,
+    ChannelFile,
     Entry,
     Session,
     SessionFile,
@@ -49,6 +51,12 @@ class File:
 
     async def write(self, offset: int, data: bytes) -> int:
         raise KernelError(errno.EIO)
+
+    async def sync(self) -> None:
+        """fsync(2); of sysfs's own files it does nothing."""
+
+    def closed(self) -> None:
+        """Nobody has the descriptor any more."""
 
     def poll(self) -> int:
         """PRI and ERR until the text was read once after the last notification; always on a removed node."""
@@ -215,9 +223,41 @@ class BinaryFile(File):
         return self.attribute.write(offset, data) if data else 0
 
 
-def file_of(node: Node, entry: Entry, faults: Faults) -> File:
+class ChannelFileFile(File):
+    """A descriptor on bytes that come and go, in their order."""
+
+    __slots__ = ("channel",)
+
+    def __init__(self, node: Node, faults: Faults, channel: Channel) -> None:
+        super().__init__(node, faults)
+        self.channel = channel
+
+    async def read(self, offset: int, size: int) -> bytes:
+        if self.node.dead:
+            raise KernelError(errno.ENODEV)
+        if self.faults.armed and (text := await self._strike("read")) is not None:
+            return text.encode()
+        return self.channel.read(offset, size)
+
+    async def write(self, offset: int, data: bytes) -> int:
+        if self.node.dead:
+            raise KernelError(errno.ENODEV)
+        if self.faults.armed:
+            await self._strike("write")
+        return self.channel.write(offset, data)
+
+    async def sync(self) -> None:
+        await self.channel.sync()
+
+    def closed(self) -> None:
+        self.channel.close()
+
+
+def file_of(node: Node, entry: Entry, faults: Faults, access: int) -> File:
     """The descriptor that an open(2) of `entry` gives; the caller has checked the mode bits."""
     match entry:
+        case ChannelFile():
+            return ChannelFileFile(node, faults, entry.begin(access))
         case WholeFile():
             return WholeFileFile(node, faults, entry)
         case Attribute():

@@ -218,7 +218,7 @@ class Tree:
             raise KernelError(errno.EACCES)
         if flags & os.O_DIRECT:
             raise KernelError(errno.EINVAL)
-        return file_of(node, node.entry, self.faults)
+        return file_of(node, node.entry, self.faults, access)
 
     def remember(self, node: Node) -> Memory:
         """The node's memory, made at the first change; moves its ctime."""

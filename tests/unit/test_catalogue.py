@@ -27,7 +27,11 @@ TESTS = Path(__file__).parents[1]
 REFUSALS = ("Reason", "Refused", "finding")
 OF_DRIVERS = (*REFUSALS, "BadState")  # the state room's own codes have no pages yet
 # What passes on a code that somebody else gave: the constructor, and the client's reading of a verdict.
-PASSED_ON = {("mdevfs/migration/verdict.py", "__init__"), ("mdevfs/client/answer.py", "_parse_reason")}
+PASSED_ON = {
+    ("mdevfs/migration/verdict.py", "__init__"),
+    ("mdevfs/migration/verdict.py", "_state_reason"),
+    ("mdevfs/client/answer.py", "_parse_reason"),
+}
 
 
 def page(code: str = "acme-clock", **changes: str) -> Page:
