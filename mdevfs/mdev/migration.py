@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING
 
 import trio
@@ -10,7 +11,8 @@ import trio
 from mdevfs.errors import KernelError
 from mdevfs.mdev.sessions import Resuming, Saving, Session
 from mdevfs.state.machine import RESUMING, RUNNING, SAVING, STOP_COPY, way
-from mdevfs.sysfs.entries import Channel
+from mdevfs.sysfs.entries import PAGE_SIZE, Channel
+from mdevfs.sysfs.parse import word
 
 if TYPE_CHECKING:
     from mdevfs.mdev.device_state import DeviceState
@@ -20,7 +22,8 @@ class Migration:
     """`state` is the device's. An open session's file is a lease: closed before the commit, a source runs again, and a
     target is what it was before it began to resume.
 
-    The commit is the move that ends the session while its file is open: of a source to STOP, of a target out of
+    A `migration_state` that was opened read-write is a lease likewise, of the session that was begun through it. The
+    commit is the move that ends the session while its file is open: of a source to STOP, of a target out of
     RESUMING, which takes the new state over.
     """
 
@@ -107,3 +110,39 @@ class Migration:
             raise KernelError(errno.EINVAL)
         self.session.open(access)
         return self.session
+
+    def open_state(self, access: int) -> Channel:
+        """open(2) of `migration_state`."""
+        return StateChannel(self, lease=access == os.O_RDWR)
+
+
+class StateChannel:
+    """One open `migration_state`: reads give the state as it is, a write moves the device."""
+
+    def __init__(self, migration: Migration, *, lease: bool) -> None:
+        self._migration = migration
+        self._lease = lease
+        self._begun: Session | None = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        return f"{self._migration.state}\n".encode()[offset : offset + size]
+
+    async def write(self, offset: int, data: bytes) -> int:
+        data = data[:PAGE_SIZE]
+        if not data:
+            return 0
+        before = self._migration.session
+        try:
+            await self._migration.move(word(data))
+        finally:
+            if self._lease and self._migration.session is not before:
+                self._begun = self._migration.session
+        return len(data)
+
+    async def sync(self) -> None:
+        """There is nothing to wait for."""
+
+    def close(self) -> None:
+        """Ends the session that was begun here, unless it was committed."""
+        if self._begun is not None:
+            self._begun.leave()

@@ -46,8 +46,12 @@ class Session:
         self.opened = True
 
     def close(self) -> None:
-        """The file is closed: the lease ends, and with it what was not committed."""
+        """The file is closed."""
         self.opened = False
+        self.leave()
+
+    def leave(self) -> None:
+        """The lease ends, and with it what was not committed."""
         if not self.over:
             self._left()
 

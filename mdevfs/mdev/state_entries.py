@@ -11,7 +11,7 @@ import trio
 from mdevfs.errors import KernelError, MdevfsError
 from mdevfs.migration.verdict import Refused, verdict_of
 from mdevfs.state.machine import RUNNING
-from mdevfs.sysfs.entries import Attribute, ChannelFile, Entry
+from mdevfs.sysfs.entries import PAGE_SIZE, Attribute, ChannelFile, Entry
 from mdevfs.sysfs.parse import kstrtobool, word
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def state_entries(mdev: Mdev) -> Mapping[str, Entry]:
     if not mdev.parent.driver.migrates:
         return entries
     return entries | {
-        "migration_state": Attribute(lambda: f"{state_of(mdev)}\n", lambda data: _move(mdev, data)),
+        "migration_state": ChannelFile(lambda access: mdev.device_state.migration.open_state(access), 0o644, PAGE_SIZE),
         "migration_data": ChannelFile(lambda access: mdev.device_state.migration.open(access)),
         "save_state_version": Attribute(lambda: f"{mdev.device_state.save_version}\n", _told(mdev, _save_with)),
         "blocked_state_versions": Attribute(lambda: f"{listed(mdev.blocked_versions)}\n", _told(mdev, _block)),
@@ -46,11 +46,6 @@ def _use(mdev: Mdev, data: bytes) -> None:
     elif not wanted and mdev.idle is not None:
         mdev.idle.set()
         mdev.idle = None
-
-
-async def _move(mdev: Mdev, data: bytes) -> None:
-    """Refusals of the data have their verdict already; a state that cannot be reached is the kernel's bare EINVAL."""
-    await mdev.device_state.migration.move(word(data))
 
 
 def _told(mdev: Mdev, store: Callable[[Mdev, str], None]) -> Callable[[bytes], Awaitable[None] | None]:

@@ -82,7 +82,7 @@ class Channel(Protocol):
     def read(self, offset: int, size: int) -> bytes:
         """pread(2)."""
 
-    def write(self, offset: int, data: bytes) -> int:
+    def write(self, offset: int, data: bytes) -> int | Awaitable[int]:
         """pwrite(2)."""
 
     async def sync(self) -> None:
@@ -93,14 +93,15 @@ class Channel(Protocol):
 
 
 class ChannelFile(Entry):
-    """A file that opens one at a time, or not at all: `begin` gets the access mode of open(2), O_RDONLY or O_WRONLY or
-    O_RDWR, and raises MdevfsError."""
+    """A file of which each open descriptor matters: `begin` gets the access mode of open(2), O_RDONLY or O_WRONLY or
+    O_RDWR, and raises MdevfsError where it does not open."""
 
-    __slots__ = ("begin", "mode")
+    __slots__ = ("begin", "mode", "size")
 
-    def __init__(self, begin: Callable[[int], Channel], mode: int = 0o600) -> None:
+    def __init__(self, begin: Callable[[int], Channel], mode: int = 0o600, size: int = 0) -> None:
         self.begin = begin
         self.mode = stat.S_IFREG | mode
+        self.size = size
 
 
 class BinaryAttribute(Entry):

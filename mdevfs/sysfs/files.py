@@ -244,7 +244,8 @@ class ChannelFileFile(File):
             raise KernelError(errno.ENODEV)
         if self.faults.armed:
             await self._strike("write")
-        return self.channel.write(offset, data)
+        taken = self.channel.write(offset, data)
+        return taken if isinstance(taken, int) else await taken
 
     async def sync(self) -> None:
         await self.channel.sync()

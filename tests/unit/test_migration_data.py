@@ -320,3 +320,19 @@ async def test_debugfs_shows_where_it_is(tmp_path: Path) -> None:
     for state in ("PRE_COPY", "STOP_COPY", "STOP", "RESUMING"):
         await one.move(state)
         assert await one.sys.read(f"{where}/state") == f"{state}\n"
+
+
+async def test_a_state_file_that_is_open_for_both_is_a_lease_too(tmp_path: Path) -> None:
+    """So that nobody who dies between two calls leaves a device stopped."""
+    one = await side(tmp_path)
+    for state in ("STOP_COPY", "PRE_COPY", "RESUMING"):
+        moved = await one.sys.open(f"{MDEV}/migration_state", os.O_RDWR)
+        await moved.write(0, state.encode())
+        assert await moved.read(0, 4096) == f"{state}\n".encode()
+        moved.closed()
+        assert await one.state() == "RUNNING"
+    moved = await one.sys.open(f"{MDEV}/migration_state", os.O_RDWR)
+    for state in ("STOP_COPY", "STOP"):
+        await moved.write(0, state.encode())
+    moved.closed()
+    assert await one.state() == "STOP"
