@@ -28,7 +28,6 @@ PRIVATE = {  # an empty directory of the machine -> where it lies in the state
     "/var/cache/libvirt": "cache",
     "/var/log/libvirt": "log",
 }
-MADE = "/etc"  # what is missing there is given all the same: clients make it themselves, and then on the host
 INSIDE = ("mdevctl.d/scripts.d/callouts", "mdevctl.d/scripts.d/notifiers")  # mdevctl wants them to exist
 LAYERED = ("/etc/libvirt",)  # what is there is seen, what is written stays in the machine
 
@@ -102,13 +101,12 @@ def fresh_proc() -> None:
 
 
 def private_directory(target: Path, source: Path) -> None:
-    """`source` shows at `target`; for what /etc lacks, a private layer over it takes the name."""
+    """`source` shows at `target`. A missing target is given all the same, in a private layer over the directory above
+    it: clients make it themselves, and then on the host."""
     source.mkdir(parents=True, exist_ok=True)
     if not target.is_dir():
-        if target.parent != Path(MADE):
-            return
-        private_layer(target.parent)
-        target.mkdir()
+        private_layer(next(above for above in target.parents if above.is_dir()))
+        target.mkdir(parents=True)
     bind(source, target)
 
 

@@ -72,8 +72,8 @@ def run(machine: Machine) -> int:
     """
     machine = evolve(machine, udevd=udevd.choose(machine.udevd, machine.own_network))
     host = _host(machine.host)
-    _keepable(machine.keep)
     enter(machine.own_network)
+    _keepable(machine.keep)
     recipe.set_backstage(machine.keep)
     server = serve(host)
     try:

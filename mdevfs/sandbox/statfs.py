@@ -5,7 +5,8 @@ command is started with a seccomp filter that hands these two system calls to a 
 all others to the kernel at once. The supervisor answers for our tree, by its device number, and lets the kernel
 answer for everything else. Static programs and those that drop the environment are covered, as are all descendants.
 
-Neither side can hang: a caller that dies takes its question along, a supervisor that dies leaves ENOSYS.
+Neither side can hang: a caller that dies takes its question along, a supervisor that dies leaves ENOSYS. Not told from
+others: a path through /proc/self, which is the supervisor's own when it looks.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ WAYS = ("seccomp", "env", "none")
 FALLBACK = {"SYSTEMD_DEVICE_VERIFY_SYSFS": "0"}  # what libudev's programs understand; of systemd, so of libudev only
 
 SYSFS_MAGIC = 0x62656572
-FUSE_MAGIC = 0x65735546
 
 
 @frozen
@@ -54,15 +54,18 @@ _SET_MODE_FILTER = 1
 _NEW_LISTENER, _WAIT_KILLABLE = 1 << 3, 1 << 5
 _USER_NOTIF, _ALLOW = 0x7FC00000, 0x7FFF0000
 _CONTINUE = 1
-_NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # id, pid, flags, then struct seccomp_data: nr, arch, pointer, arguments
-_ANSWER = struct.Struct("=QqiI")  # id, val, error, flags
-_RECEIVE = 3 << 30 | _NOTIFICATION.size << 16 | ord("!") << 8 | 0
-_SEND = 3 << 30 | _ANSWER.size << 16 | ord("!") << 8 | 1
-_VALID = 1 << 30 | 8 << 16 | ord("!") << 8 | 2
+NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # id, pid, flags, then struct seccomp_data: nr, arch, pointer, arguments
+ANSWER = struct.Struct("=QqiI")  # id, val, error, flags
+RECEIVE = 3 << 30 | NOTIFICATION.size << 16 | ord("!") << 8 | 0
+SEND = 3 << 30 | ANSWER.size << 16 | ord("!") << 8 | 1
+VALID = 1 << 30 | 8 << 16 | ord("!") << 8 | 2
 
-_STATFS_SIZE = 120  # struct statfs of the 64-bit machines; its first 8 bytes are f_type
+# include/uapi/asm-generic/statfs.h, of 64 bits: f_type, bsize, blocks, bfree, bavail, files, ffree; f_fsid; namelen,
+# frsize, flags, spare[4]. Both architectures take it as it is.
+STATFS = struct.Struct("=7q2i7q")
+_TYPE = struct.Struct("=q")
 
-_OPENAT2 = 437  # on every architecture
+OPENAT2 = 437  # on every architecture
 _RESOLVE_IN_ROOT = 0x10
 _PATH_MAX = 4096
 
@@ -80,10 +83,10 @@ def install() -> int:
     here = machine()
     if here is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    text = _program(here)
+    text = program(here)
     code = ctypes.create_string_buffer(text, len(text))
-    program = ctypes.create_string_buffer(struct.pack("@HP", len(text) // 8, ctypes.addressof(code)))
-    address = ctypes.addressof(program)
+    head = ctypes.create_string_buffer(struct.pack("@HP", len(text) // 8, ctypes.addressof(code)))
+    address = ctypes.addressof(head)
     try:  # a question is then not asked again for each of the caller's signals; Linux 5.19
         return syscall(here.seccomp, _SET_MODE_FILTER, _NEW_LISTENER | _WAIT_KILLABLE, address)
     except OSError as error:
@@ -115,7 +118,7 @@ def believe(way: str | None, channel: socket.socket) -> dict[str, str]:
     return {}
 
 
-def _program(here: Machine) -> bytes:
+def program(here: Machine) -> bytes:
     """Classic BPF: our architecture's statfs and fstatfs go to the supervisor."""
     load, equal, give = 0x20, 0x15, 0x06
     steps = [
@@ -143,17 +146,17 @@ def supervise(channel: socket.socket, device: int) -> None:
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     while poll.poll()[0][1] & select.POLLIN:
-        question = bytearray(_NOTIFICATION.size)
+        question = bytearray(NOTIFICATION.size)
         try:
-            fcntl.ioctl(listener, _RECEIVE, question)
+            fcntl.ioctl(listener, RECEIVE, question)
         except OSError as error:  # the caller was killed, or a signal came
             if error.errno in (errno.ENOENT, errno.EINTR):
                 continue
             raise
-        number, tid, _, call, _, _, first, second, *_ = _NOTIFICATION.unpack(question)
+        number, tid, _, call, _, _, first, second, *_ = NOTIFICATION.unpack(question)
         answered = _answer(listener, here, device, (number, tid, call, first, second))
         try:
-            fcntl.ioctl(listener, _SEND, _ANSWER.pack(number, 0, 0, 0 if answered else _CONTINUE))
+            fcntl.ioctl(listener, SEND, ANSWER.pack(number, 0, 0, 0 if answered else _CONTINUE))
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.EINPROGRESS):
                 raise
@@ -164,16 +167,21 @@ def _answer(listener: int, here: Machine, device: int, question: tuple[int, int,
     number, tid, call, first, second = question
     try:
         with _opened(f"/proc/{tid}/mem", os.O_RDWR) as memory:
-            fcntl.ioctl(listener, _VALID, struct.pack("=Q", number))  # so the memory is still the caller's
+            fcntl.ioctl(listener, VALID, struct.pack("=Q", number))  # so the memory is still the caller's
             place = _by_path(tid, memory, first) if call == here.statfs else _by_descriptor(tid, first)
             with place as descriptor:
                 if os.fstat(descriptor).st_dev != device:
                     return False
-                told = fstatfs(descriptor, _STATFS_SIZE)
-            struct.pack_into("=q", told, 0, SYSFS_MAGIC)
-            return os.pwrite(memory, told, second) == _STATFS_SIZE
+                told = fstatfs(descriptor, STATFS.size)
+            disguise(told)
+            return os.pwrite(memory, told, second) == STATFS.size
     except (OSError, OverflowError, ValueError):
         return False
+
+
+def disguise(told: bytearray) -> None:
+    """Makes a `struct statfs` one of sysfs's."""
+    _TYPE.pack_into(told, 0, SYSFS_MAGIC)
 
 
 @contextmanager
@@ -195,12 +203,15 @@ def _by_descriptor(tid: int, descriptor: int) -> Iterator[int]:
 def _by_path(tid: int, memory: int, address: int) -> Iterator[int]:
     """What the caller's path leads to, from its own root and working directory."""
     path = _string(memory, address)
+    if not path:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     if not path.startswith(b"/"):
-        path = os.fsencode(Path(f"/proc/{tid}/cwd").readlink()) + b"/" + path
-    with _opened(f"/proc/{tid}/root", os.O_PATH | os.O_DIRECTORY) as root:
+        directory, root = (Path(f"/proc/{tid}/{name}").readlink() for name in ("cwd", "root"))
+        path = os.fsencode(directory.relative_to(root)) + b"/" + path
+    with _opened(f"/proc/{tid}/root", os.O_PATH | os.O_DIRECTORY) as top:
         text = ctypes.create_string_buffer(path)
         how = ctypes.create_string_buffer(struct.pack("=QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT), 24)
-        place = syscall(_OPENAT2, root, ctypes.addressof(text), ctypes.addressof(how), 24)
+        place = syscall(OPENAT2, top, ctypes.addressof(text), ctypes.addressof(how), 24)
         try:
             yield place
         finally:
