@@ -96,7 +96,10 @@ async def _change(mdev: Mdev, param: Parameter, value: Value) -> None:
     """Asks the driver, which may have to make room for it, then sets it."""
     if mdev.params.get(param.name, param.init) == value:
         return
-    pending = mdev.parent.driver.configure(mdev, {**mdev.params, param.name: value})
+    params, model = {**mdev.params, param.name: value}, mdev.type.model
+    if model is not None and (wrong := model.too_long(model.initial(params))):
+        raise RefusedVerdict(Verdict.no(wrong))
+    pending = mdev.parent.driver.configure(mdev, params)
     if pending is not None:
         await pending
     mdev.set_param(param.name, value)

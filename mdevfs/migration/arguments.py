@@ -33,7 +33,7 @@ def parse(text: str, model: DeviceModel | None) -> dict[str, Value]:
         reasons += _expand(name, items.pop(name), values, model)
     for name, given in items.items():
         reasons += _take(model.parameters.get(name), name, given, values, model)
-    if reasons:
+    if reasons := reasons or model.too_long(model.initial(values)):
         raise RefusedVerdict(Verdict.no(reasons))
     return values
 

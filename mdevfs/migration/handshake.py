@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from mdevfs.errors import MdevfsError
+from mdevfs.migration.model import MAX_STRING
 from mdevfs.migration.verdict import (
     Journal,
     Reason,
@@ -15,8 +16,6 @@ from mdevfs.migration.verdict import (
     verdict_of,
 )
 from mdevfs.sysfs.entries import Attribute, Entry, Session, SessionFile, WholeFile
-
-MAX_STRING = 4094  # characters, besides the newline: a page with both and C's final NUL
 
 
 class Endpoint(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import evolve, field, frozen
 
@@ -12,6 +12,7 @@ from mdevfs.errors import InputError
 from mdevfs.migration.parameters import Parameter, Value, name_mistake
 from mdevfs.migration.verdict import YES, Reason, Verdict
 
+MAX_STRING = 4094  # characters, besides the newline: a page with both and C's final NUL
 _NAME = re.compile(r"[A-Za-z0-9.-]+(/[A-Za-z0-9._:-]+)+\Z")
 
 Values = Mapping[str, Value]
@@ -52,7 +53,7 @@ class DeviceModel:
                 found.append(f"argument {name} has a parameter's name")
             for text, values in texts.items():
                 found += [f"argument {name}={text} {mistake}" for mistake in self.mistakes_of(values)]
-        return found
+        return found or [reason.rule for reason in self.too_long(self.initial())]
 
     def mistakes_of(self, values: Values) -> list[str]:
         """Why no device of this model can be made with these values; each goes on after what gives them."""
@@ -126,8 +127,18 @@ class DeviceModel:
 
     def write(self, values: Values) -> str:
         """The migration_version string: the model's name, then every parameter that is not off, by name."""
+        return ",".join([self.name, *sorted(self._items(values))])
+
+    def _items(self, values: Values) -> Iterator[str]:
         on = (p for p in self.params if p.off is None or values[p.name] != p.off)
-        return ",".join([self.name, *sorted(f"{p.name}={p.format(values[p.name])}" for p in on)])
+        return (f"{p.name}={p.format(values[p.name])}" for p in on)
+
+    def too_long(self, values: Values) -> list[Reason]:
+        """Why there is no device with these values: its string would be longer than anybody reads."""
+        if (length := len(self.name) + sum(len(item) + 1 for item in self._items(values))) <= MAX_STRING:
+            return []
+        rule = f"the device's string would have {length} characters, at most {MAX_STRING} are allowed"
+        return [Reason("string-too-long", rule, side="source", mend="give shorter values")]
 
     def check(self, values: Values, source: str) -> Verdict:
         """Whether state of a device that says `source` loads into one with these values; every reason if not."""

@@ -20,9 +20,8 @@ from mdevfs.errors import DriverFault, InputError, KernelError, MdevfsError
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
-from mdevfs.migration.handshake import MAX_STRING
 from mdevfs.migration.machine import Broken, Machine, Tier, compat_values
-from mdevfs.migration.model import DeviceModel, Values
+from mdevfs.migration.model import MAX_STRING, DeviceModel, Values
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.state_version import blocked_verdict, with_state_version
 from mdevfs.migration.verdict import YES, Reason, Refused, RefusedVerdict, Verdict

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mdevfs.errors import InputError
 from mdevfs.migration.catalogue import load
-from mdevfs.migration.handshake import MAX_STRING, parse
-from mdevfs.migration.model import DeviceModel
+from mdevfs.migration.handshake import parse
+from mdevfs.migration.model import MAX_STRING, DeviceModel
 from mdevfs.migration.parameters import Bool, Int, Parameter, Set, Str
 from mdevfs.migration.verdict import YES, RefusedVerdict
 from tests.unit.any_model import EXACT, NAMES, Configured, configured, other_values, parameters

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from mdevfs.errors import InputError
 from mdevfs.migration.model import DeviceModel, Values
+from mdevfs.migration.parameters import Str
 from tests.support import InProcess, host_of
 
 HOST = '[host]\nname = "nic"\n[[device]]\ndriver = "my_nic"\n'
@@ -49,6 +53,39 @@ async def test_a_changed_parameter_builds_it_once_more(built: list[str]) -> None
     assert before == ["vendor-a.com/my-nic,rx-filter-size=64\n"] * 3
     assert after == ["vendor-a.com/my-nic\n"] * 3
     assert built == ["vendor-a.com/my-nic,rx-filter-size=64", "vendor-a.com/my-nic"]
+
+
+LONG = """
+from mdevfs.vendor import DeviceModel, MdevType, Str, VendorDriver
+
+class Long(VendorDriver):
+    api, name, types = 1, "long", [MdevType("a")]
+    model = DeviceModel("a.b/c", [Str("x", "a" * 40, ""), Str("y", "", "")])
+"""
+
+
+async def test_no_device_says_more_than_a_string_can(tmp_path: Path) -> None:
+    """Else its own string would be cut off when it is read, and refused when it is written."""
+    (tmp_path / "long.py").write_text(LONG)
+    shell = InProcess((await host_of('[host]\ndrivers = ["long.py"]\n[[device]]\ndriver = "long"\n', tmp_path)).tree)
+    kind, mdev = "class/mdev_bus/long/mdev_supported_types/long-a", f"class/mdev_bus/long/{UUIDS[0]}"
+    most = 4094 - len("a.b/c,x=,y=")
+    with pytest.raises(OSError, match="string-too-long"):
+        await shell.write(f"{kind}/create", f"{UUIDS[0]},y={'%7E' * 1350}")  # 4050 characters, and x has 40
+    assert not shell.exists(mdev)
+    await shell.write(f"{kind}/create", f"{UUIDS[0]},x={'a' * 100}")
+    with pytest.raises(OSError, match="string-too-long: the device's string would have 4095 characters"):
+        await shell.write(f"{mdev}/migration/y", "a" * (most - 99))
+    assert await shell.read(f"{mdev}/migration/y") == "\n"
+    await shell.write(f"{mdev}/migration/y", "a" * (most - 100))
+    string = await shell.read(f"{mdev}/migration_version")
+    assert len(string) == 4095
+    assert await shell.write(f"{mdev}/migration_version", string) == 4095
+
+
+def test_a_model_whose_devices_say_too_much_is_impossible() -> None:
+    with pytest.raises(InputError, match="would have 4101 characters"):
+        DeviceModel("a.b/c", [Str("long", "a" * 4090)])
 
 
 async def test_a_refused_parameter_changes_neither(built: list[str]) -> None:
