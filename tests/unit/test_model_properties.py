@@ -21,6 +21,7 @@ from mdevfs.migration.verdict import YES, RefusedVerdict
 from mdevfs.sysfs.entries import Directory, Link
 from tests.support import InProcess, host_of
 from tests.unit.any_model import NAMES, Configured, configured, other_values, parameters
+from tests.unit.manager import Source, parameter_list, predict, prepared
 
 # -- a device accepts its own string, and a target made from it does
 
@@ -130,6 +131,30 @@ def test_an_old_target_takes_a_new_source_exactly_when_it_is_off(
     verdict = one.model.check(one.values, newer.write({**one.values, name: value}))
     assert verdict.compatible == (added.off is not None and value == added.off)
     assert [(reason.code, reason.parameter) for reason in verdict.reasons] in ([], [("parameter-unknown", name)])
+
+
+# -- what migration_info.json says beforehand
+
+
+@given(configured(), configured(), st.data())
+def test_the_information_predicts_the_answer(one: Configured, other: Configured, data: st.DataObject) -> None:
+    """Of a target of any model that has some of the source's parameters, allows less or more, or is another."""
+    shared = [data.draw(parameters(param.name, (type(param),)) | st.just((param, None))) for param in one.model.params]
+    known = {param.name: param for param, _ in shared if data.draw(st.integers(0, 3))}
+    name = data.draw(st.sampled_from([one.model.name] * 3 + [other.model.name]))
+    target = DeviceModel(name, [*known.values(), *(p for p in other.model.params if p.name not in one.values)][:5])
+    string = one.model.write(one.values)
+    about = one.model.info()
+    listed = parameter_list(about, {p.name: p.format(one.values[p.name]) for p in one.model.params})
+    source = Source("", one.model.name, listed, string)
+    models = {target.name: target.info()}
+    given = ",".join(f"{name}={text}" for name, text in dict(prepared(models, source)).items())
+    try:
+        made = target.initial(arguments.parse(given, target) if given else None)
+    except RefusedVerdict:
+        assert not predict(models, source)
+    else:
+        assert target.check(made, string).compatible == predict(models, source)
 
 
 # -- every fault is a reason
