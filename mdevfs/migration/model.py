@@ -193,6 +193,8 @@ class DeviceModel:
             mend = f"switch {name} off at the source, or choose a newer target"
             return [Reason("parameter-unknown", rule, name, source=text, side="target", mend=mend)]
         target = param.format(values[name])
+        if text == target:
+            return []
         try:
             value = param.parse(text)
         except ValueError as error:
