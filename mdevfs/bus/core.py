@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections.abc import Callable, Iterator
 
 from mdevfs.bus.kernel import Kernel
 from mdevfs.bus.kobject import Directories, Kobject
@@ -14,12 +15,16 @@ from mdevfs.sysfs.tree import Tree
 
 
 class Core:
-    """Everything that a kernel's driver core knows; `tree` shows it."""
+    """Everything that a kernel's driver core knows; `tree` shows it.
 
-    def __init__(self, kernel: Kernel, uid: int = 0, gid: int = 0) -> None:
+    `before` is the core of the boot before: the tree, the listeners and the furniture pass on to this one, and what
+    still runs in the old one speaks to nobody any more.
+    """
+
+    def __init__(self, kernel: Kernel, uid: int = 0, gid: int = 0, before: Core | None = None) -> None:
         self.kernel = kernel
-        self.events = EventStream()
-        self.salts = itertools.count(1)
+        self.events: EventStream = before.events if before is not None else EventStream()
+        self.salts: Iterator[int] = before.salts if before is not None else itertools.count(1)
         self.buses: dict[str, Bus] = {}
         self.classes: dict[str, Class] = {}
         self.modules: dict[str, Module] = {}
@@ -36,7 +41,21 @@ class Core:
             # Where a tool's private namespace binds the real subtrees back (mount points must exist).
             **{name: Folder() for name in ("block", "dev", "firmware", "fs", "power", "hypervisor")},
         }
-        self.tree = Tree(Folder(self.top), uid, gid)
+        self.tree: Tree = before.tree if before is not None else Tree(Folder(self.top), uid, gid)
+        self._furniture: list[Callable[[Core], None]] = []
+        if before is not None:
+            self._take_over(before)
+
+    def _take_over(self, before: Core) -> None:
+        before.events, before.tree = EventStream(), Tree(Folder())
+        for work in before._furniture:
+            self.furnish(work)
+        self.tree.reroot(Folder(self.top))
+
+    def furnish(self, work: Callable[[Core], None]) -> None:
+        """Adds to the tree what no kernel has there (a directory to mount on), now and at each boot to come."""
+        self._furniture.append(work)
+        work(self)
 
     def bus(self, name: str) -> Bus:
         """The bus of this name, made when it is first asked for."""

@@ -3,6 +3,7 @@ remove.c, pci-sysfs.c)."""
 
 from __future__ import annotations
 
+import errno
 import os
 
 import trio
@@ -15,12 +16,12 @@ from mdevfs.bus.pci_address import Address
 from mdevfs.bus.pci_attributes import number
 from mdevfs.bus.pci_driver import PciDriver, VfioPci
 from mdevfs.bus.pci_function import PciBusDevice, PciFunction, Slot
-from mdevfs.bus.pci_resource import Arena, PciIdentity, SriovCapability, spaces
+from mdevfs.bus.pci_resource import Arena, PciIdentity, Resources, SriovCapability, spaces
 from mdevfs.bus.root import RootDevice
 from mdevfs.bus.sriov import Sriov, vf_entries
 from mdevfs.bus.subsystem import Bus
 from mdevfs.bus.vfio import VfioCore
-from mdevfs.errors import InputError
+from mdevfs.errors import InputError, KernelError
 from mdevfs.sysfs.entries import Attribute, Entry, Folder
 
 PORT = PciIdentity(0x1B36, 0x000C, 0x060400, reset_methods=())  # QEMU's pcie-root-port
@@ -78,6 +79,7 @@ class PciCore:
         core.cls("pci_bus")
         self.functions: dict[str, PciFunction] = {}
         self.slots: dict[Address, Slot] = {}
+        self._unplugged: dict[Address, Slot] = {}
         self.nodes = {0}
         self.default_vga: PciFunction | None = None
         self._roots: dict[int, RootDevice] = {}
@@ -127,16 +129,24 @@ class PciCore:
         """
         where = Address.parse(address)
         self._check(where, identity, numa_node, iommu_group, sriov)
-        arena = self.arena(where.domain, where.bus)
-        resources = arena.place(identity.bars) | arena.place_rom(identity.rom)
-        if sriov is not None:
-            resources |= arena.place(sriov.vf_bars, first=7, count=sriov.total)
+        resources = self._place(where, identity, sriov)
         if where.bus:
             self._ensure_port(where)
         node = -1 if numa_node is None else numa_node
         self.nodes.add(max(node, 0))
         self.slots[where] = Slot(where, identity, resources, node, iommu_group, sriov)
         return self._register(self.slots[where])
+
+    def _place(self, where: Address, identity: PciIdentity, sriov: SriovCapability | None) -> Resources:
+        """Where its BARs lie: the same function that was unplugged here has them back."""
+        before = self._unplugged.pop(where, None)
+        if before is not None and (before.identity, before.sriov) == (identity, sriov):
+            return before.resources
+        arena = self.arena(where.domain, where.bus)
+        resources = arena.place(identity.bars) | arena.place_rom(identity.rom)
+        if sriov is not None:
+            resources |= arena.place(sriov.vf_bars, first=7, count=sriov.total)
+        return resources
 
     def _check(
         self,
@@ -297,6 +307,18 @@ class PciCore:
         if function.slot.secondary is not None:
             self._drop_bus(function.address.domain, function.slot.secondary)
         self.drop(function)
+
+    async def unplug(self, address: str) -> None:
+        """Takes a function out of its slot: it is removed, and no rescan finds it again.
+
+        Raises KernelError EBUSY while another removal goes on, and what a driver's remove raises.
+        """
+        where, function = Address.parse(address), self.functions.get(address)
+        if function is not None:
+            await self.remove(function)
+            if not function.gone:
+                raise KernelError(errno.EBUSY, f"{address} is being removed already")
+        self._unplugged[where] = self.slots.pop(where)
 
     def drop(self, function: PciFunction) -> None:
         """Unregisters a function that nobody drives; the last VF of a virtual bus takes the bus with it."""

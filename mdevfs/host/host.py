@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from mdevfs.bus.core import Core
@@ -9,6 +10,7 @@ from mdevfs.bus.iommu import Groups
 from mdevfs.bus.vfio import VfioCore
 from mdevfs.errors import InputError, MdevfsError, escape
 from mdevfs.host.devices import Devices
+from mdevfs.host.farewell import say_goodbye
 from mdevfs.host.faults import make_fault
 from mdevfs.host.mistakes import near_miss
 from mdevfs.host.plan import Plan, PlannedDevice, plan
@@ -22,16 +24,27 @@ from mdevfs.sysfs.tree import Tree
 
 
 class Host:
-    """One emulated machine. `uid` and `gid` own its tree."""
+    """One emulated machine. `uid` and `gid` own its tree.
+
+    `awaited` are the devices that are not there, by address: how many seconds after the boot they are due, infinity
+    for never. Who serves the host calls `appear` when it is time.
+    """
 
     def __init__(self, plan: Plan, uid: int = 0, gid: int = 0) -> None:
         self.plan = plan
-        self.core = Core(plan.kernel, uid, gid)
-        self.groups = Groups(self.core)
-        self.vfio = VfioCore(self.core, self.groups)
         self.journal = Journal()
-        self.mdev = MdevCore(self.core, self.vfio, plan.interfaces, self.journal, plan.machine)
-        self.devices = Devices(self)
+        self.awaited: dict[str, float] = {}
+        self._unplugged = {one.address for one in plan.devices if one.section.late == math.inf}
+        self._seen: set[str] = set()  # devices whose described mdevs have been made
+        self._boot(Core(plan.kernel, uid, gid))
+
+    def _boot(self, core: Core) -> None:
+        """All that does not outlast the machine's power."""
+        self.core = core
+        self.groups = Groups(core)
+        self.vfio = VfioCore(core, self.groups)
+        self.mdev = MdevCore(core, self.vfio, self.plan.interfaces, self.journal, self.plan.machine)
+        self.devices = Devices(self.plan, core, self.groups, self.vfio, self.mdev)
 
     @property
     def name(self) -> str:
@@ -41,22 +54,61 @@ class Host:
     def tree(self) -> Tree:
         return self.core.tree
 
-    async def start(self) -> None:
-        """Adds the planned devices and mdevs.
+    async def start(self, wait: bool = True) -> None:
+        """Adds the planned devices and mdevs; those that come late later, or without `wait` at once.
 
         Raises InputError with every mistake of the host file, those that only the drivers knew included.
         """
         wrong = list(self.plan.mistakes)
         for device in self.plan.devices:
-            try:
-                parents = await self.devices.add(device)
-            except MdevfsError as error:
-                wrong += [f"{device.where}: {line}" for line in str(error).splitlines()]
-                continue
-            wrong += await self._populate(device, parents)
+            if device.section.late and wait:
+                self.awaited[device.address] = device.section.late
+            else:
+                wrong += await self.appear(device)
         wrong += self._set_faults()
         if wrong:
             raise InputError(f"{self.plan.described.origin}: {line}" for line in wrong)
+
+    async def appear(self, device: PlannedDevice) -> list[str]:
+        """A planned device is there from now on, the first time with its described mdevs; what went wrong, a line
+        each."""
+        self.awaited.pop(device.address, None)
+        self._unplugged.discard(device.address)
+        try:
+            parents = await self.devices.add(device)
+        except MdevfsError as error:
+            return [f"{device.where}: {line}" for line in str(error).splitlines()]
+        if device.address in self._seen:
+            return []
+        self._seen.add(device.address)
+        return await self._populate(device, parents)
+
+    async def unplug(self, address: str) -> None:
+        """A device that is present goes, and no boot brings it back. Raises what `Devices.remove` raises."""
+        await self.devices.remove(address)
+        self.awaited[address] = math.inf
+        self._unplugged.add(address)
+
+    async def reboot(self, late: float | None = None) -> list[str]:
+        """The power goes and comes back: all is gone, mdevs, what was written and who waited; the devices return, each
+        when it is due, or all of them `late` seconds after the boot. Faults stay. What went wrong, a line each.
+        """
+        say_goodbye(self.core, self.vfio, self.mdev)
+        self._boot(Core(self.plan.kernel, before=self.core))
+        self._seen.update(device.address for device in self.plan.devices)
+        self.awaited = {one.address: due for one in self.plan.devices if (due := self._due(one, late))}
+        boot, wrong = self.core, list[str]()
+        for device in self.plan.devices:
+            if self.core is boot and device.address not in self.awaited:
+                wrong += await self.appear(device)
+        return wrong
+
+    def _due(self, device: PlannedDevice, late: float | None) -> float:
+        """How many seconds after a boot it is there."""
+        if device.address in self._unplugged:
+            return math.inf
+        usual = device.section.late if device.section.late < math.inf else 0.0
+        return usual if late is None else late
 
     def _set_faults(self) -> list[str]:
         """The described faults, from now on: the mdevs that are there from the start are made without them."""
@@ -83,7 +135,7 @@ class Host:
             kind = await _first_with_room(kinds)
             try:
                 params = arguments.parse(mdev.params, kind.model) if mdev.params else None
-                await self.mdev.create(kind, uuid, params)
+                await kind.mdev_core.create(kind, uuid, params)
             except MdevfsError as error:
                 wrong[mdev.where] = f"{mdev.where}: {uuid} on {mdev.type}: {error}"
         return list(wrong.values())
@@ -99,9 +151,9 @@ async def _first_with_room(kinds: Sequence[Type]) -> Type:
 
 
 async def load(name: str, uid: int = 0, gid: int = 0) -> Host:
-    """A running host from a file or a shipped name. Raises InputError with all mistakes."""
+    """A running host from a file or a shipped name, all of its devices there. Raises InputError with all mistakes."""
     host = prepare_host(name, uid, gid)
-    await host.start()
+    await host.start(wait=False)
     return host
 
 

@@ -6,10 +6,10 @@ import hashlib
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from pydantic import BaseModel, ValidationError
 
 from mdevfs.bus.kernel import Kernel
@@ -64,6 +64,21 @@ class Plan:
     described: Described
     mistakes: list[str]
     devices: list[PlannedDevice] = field(factory=list)
+    drivers: Drivers = Factory(lambda self: Drivers(self.described, self.mistakes), takes_self=True)
+
+    def extend(self, section: DeviceSection, taken: Container[str]) -> PlannedDevice:
+        """Plans one more device, in the place of what was planned at its address unless that is `taken`.
+
+        Raises InputError with every mistake.
+        """
+        wrong: list[str] = []
+        planned = _device(section, "device", self.drivers, wrong)
+        if planned is not None and planned.address in taken:
+            wrong.append(f'device.address: "{planned.address}" is taken')
+        if planned is None or wrong:
+            raise InputError(wrong)
+        self.devices = [one for one in self.devices if one.address != planned.address] + [planned]
+        return planned
 
     def uuids(self, device: PlannedDevice) -> Iterator[tuple[PlannedMdev, str]]:
         """Every mdev's UUID; generated ones depend on the host's name, the address and the type alone, and count on
@@ -84,11 +99,11 @@ def plan(described: Described) -> Plan:
     """Checks a host file against its drivers; the plan's `mistakes` are what is wrong so far, `devices` what is not."""
     section = described.file.host
     wrong = list(described.mistakes)
-    drivers = _Drivers(described, wrong)
+    drivers = Drivers(described, wrong)
     interfaces = DEFAULT_INTERFACES if section.interfaces is None else frozenset(section.interfaces)
     kernel = Kernel.parse(section.kernel, frozenset(section.kernel_quirks))
     machine = Machine(section.machine, section.compat)
-    result = Plan(section.name, kernel, machine, interfaces, described, wrong)
+    result = Plan(section.name, kernel, machine, interfaces, described, wrong, drivers=drivers)
     for index, device in enumerate(described.file.device):
         planned = _device(device, f"device[{described.place(index)}]", drivers, wrong)
         if planned is not None:
@@ -98,7 +113,7 @@ def plan(described: Described) -> Plan:
     return result
 
 
-class _Drivers:
+class Drivers:
     """The drivers that a host can name: its own files first, then the installed ones, each loaded once."""
 
     def __init__(self, described: Described, wrong: list[str]) -> None:
@@ -118,7 +133,7 @@ class _Drivers:
         return {name for name, found in self.found.items() if found} | set(installed())
 
 
-def _device(section: DeviceSection, where: str, drivers: _Drivers, wrong: list[str]) -> PlannedDevice | None:
+def _device(section: DeviceSection, where: str, drivers: Drivers, wrong: list[str]) -> PlannedDevice | None:
     found = drivers.get(section.driver)
     if found is None:
         broken = section.driver in installed()

@@ -77,6 +77,9 @@ class DeviceSection(Section):
     numa_node: Annotated[int, Field(ge=0)] | None = None
     sriov: SriovSection | None = None
     settings: dict[str, Any] = Field(default={}, description="the driver's own")
+    late: Annotated[float, Field(ge=0.0)] = Field(
+        default=0.0, description="seconds after a boot until it is there; inf: when `mdevfs control DIR add` says so"
+    )
     mdev: list[MdevSection] = []
 
 

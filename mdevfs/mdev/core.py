@@ -17,7 +17,7 @@ from mdevfs.mdev.debugfs import SINCE, DebugFs, VfioDebug
 from mdevfs.mdev.driver import MdevDriver, VendorHooks
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
-from mdevfs.mdev.types import Type
+from mdevfs.mdev.types import MdevType, Type
 from mdevfs.migration import arguments
 from mdevfs.migration.machine import NO_MACHINE, Machine
 from mdevfs.migration.parameters import Value
@@ -48,7 +48,7 @@ class MdevCore:
         self.bus = core.bus("mdev")
         self.parents_class = core.cls("mdev_bus")
         self.parents: dict[str, Parent] = {}
-        self._coming: set[str] = set()
+        self._coming: dict[str, Type] = {}  # mdevs on their way in or out, by UUID
         self._stuck: set[str] = set()  # mdevs that the quirk remove-race left without their `remove`
         if "debugfs" in interfaces and core.kernel.since(SINCE):
             core.kernel_folder.entries["debug"] = DebugFs({"vfio": VfioDebug(vfio)})
@@ -70,19 +70,62 @@ class MdevCore:
         return parent
 
     async def unregister_parent(self, parent: Parent) -> None:
-        """mdev_unregister_parent: every mdev goes, then the types, then `change` with MDEV_STATE=unregistered."""
-        parent.gone = True
-        self.parents_class.leave(parent.device)
-        for mdev in list(parent.mdevs):
-            if mdev.name in self._stuck:
-                self._stuck.remove(mdev.name)
-                mdev.removing = False
-            if not mdev.removing:  # else its own remove is on the way
-                await self.remove(mdev)
-        del self.parents[parent.device.name]
-        parent.device.groups = tuple(group for group in parent.device.groups if group != parent.entries)
-        parent.device.refresh()
-        parent.device.send("change", {"MDEV_STATE": "unregistered"})
+        """mdev_unregister_parent: every mdev goes, then the types, then `change` with MDEV_STATE=unregistered.
+
+        Creations and removals that have begun end first, and those begin no more. Raises what a driver's remove
+        raises: then the parent stays, with the mdevs that are left.
+        """
+        async with parent.leaving:
+            if self.parents.get(parent.name) is not parent:
+                return
+            parent.gone = True
+            self.parents_class.leave(parent.device)
+            try:
+                await self._remove_all(parent)
+            except BaseException:
+                parent.gone = False
+                self.parents_class.join(parent.device)
+                raise
+            del self.parents[parent.name]
+            parent.device.groups = tuple(group for group in parent.device.groups if group != parent.entries)
+            parent.device.refresh()
+            parent.device.send("change", {"MDEV_STATE": "unregistered"})
+
+    async def _remove_all(self, parent: Parent) -> None:
+        await parent.quiet()
+        while mdevs := list(parent.mdevs):
+            for mdev in mdevs:
+                if mdev.name in self._stuck:
+                    self._stuck.remove(mdev.name)
+                    mdev.removing = False
+                if not mdev.removing:
+                    await self.remove(mdev)
+            await parent.quiet()
+
+    def add_type(self, parent: Parent, spec: MdevType) -> Type:
+        """A registered parent offers one more type, which no kernel's can: `change` says to look again.
+
+        Raises KernelError EEXIST.
+        """
+        type_id = f"{parent.driver.name}-{spec.suffix}"
+        if type_id in parent.types:
+            raise KernelError(errno.EEXIST, f"{parent.name} has the type {type_id}")
+        kind = parent.types[type_id] = Type(parent, spec, type_id)
+        self.core.tree.changed(parent.types_folder.path, type_id)
+        parent.device.send("change")
+        return kind
+
+    def remove_type(self, kind: Type) -> None:
+        """Takes a type away, likewise. Raises KernelError EBUSY while there are mdevs of it."""
+        parent = kind.parent
+        of_it = [mdev.name for mdev in parent.mdevs if mdev.type is kind]
+        of_it += [uuid for uuid, other in self._coming.items() if other is kind and uuid not in of_it]
+        if of_it:
+            more = f" and {len(of_it) - 1} more" if len(of_it) > 1 else ""
+            raise KernelError(errno.EBUSY, f"{kind.name} of {parent.name} has the mdev {of_it[0]}{more}")
+        del parent.types[kind.name]
+        self.core.tree.changed(parent.types_folder.path, kind.name)
+        parent.device.send("change")
 
     def load_driver(self, hooks: VendorHooks) -> MdevDriver:
         """The driver that mdevs of this vendor driver are bound to, registered the first time."""
@@ -142,7 +185,8 @@ class MdevCore:
             rule = f"{parent.name} has room for {limit} mdevs of all types together"
             raise Refused("no-instances", errno.EUSERS, rule=rule, side="target", mend="remove an mdev first")
         parent.count += 1
-        self._coming.add(uuid)
+        parent.working += 1
+        self._coming[uuid] = kind
         try:
             mdev = Mdev(uuid, kind, self.bus, {**kind.params, **params} if params else None)
             await self._bring_up(mdev)
@@ -150,7 +194,8 @@ class MdevCore:
             parent.count -= 1
             raise
         finally:
-            self._coming.discard(uuid)
+            self._coming.pop(uuid, None)
+            parent.done()
         return mdev
 
     def _refuse_duplicate(self, uuid: str) -> NoReturn:
@@ -237,6 +282,13 @@ class MdevCore:
             self._stuck.add(mdev.name)
             mdev.refresh()
             raise KernelError(errno.EAGAIN)
+        mdev.parent.working += 1
+        try:
+            await self._take_down(mdev)
+        finally:
+            mdev.parent.done()
+
+    async def _take_down(self, mdev: Mdev) -> None:
         slow = mdev.idle is not None or mdev.parent.driver.slow_remove
         if slow:
             self._withdraw(mdev)
@@ -250,7 +302,7 @@ class MdevCore:
             if slow:
                 self._restore(mdev)
             raise
-        self._coming.discard(mdev.name)
+        self._coming.pop(mdev.name, None)
         if mdev.has_device_state:
             mdev.device_state.migration.stop()
         self._unlink(mdev)
@@ -261,13 +313,13 @@ class MdevCore:
     def _withdraw(self, mdev: Mdev) -> None:
         """What others see of a remove that takes its time (golden: "remove while a vfio device fd is open"): the links
         and `remove` are gone, the count is not back, the UUID is taken."""
-        self._coming.add(mdev.name)
+        self._coming[mdev.name] = mdev.type
         self._unlink(mdev)
         self.bus.leave(mdev)
         mdev.refresh()
 
     def _restore(self, mdev: Mdev) -> None:
-        self._coming.discard(mdev.name)
+        self._coming.pop(mdev.name, None)
         self.bus.join(mdev)
         self._link(mdev)
         mdev.refresh()

@@ -103,6 +103,14 @@ class Mdev(Device):
         if self._device_state is not None and param is not None and not param.state_only:
             self._device_state.registers = self.parent.driver.reset(self)
 
+    def use(self, wanted: bool) -> None:
+        """What opening and closing the device's VFIO descriptor would do."""
+        if wanted and self.idle is None:
+            self.idle = trio.Event()
+        elif not wanted and self.idle is not None:
+            self.idle.set()
+            self.idle = None
+
     @property
     def mdev_core(self) -> MdevCore:
         return self.parent.mdev_core

@@ -29,7 +29,8 @@ class Parent:
 
     `settings` are the driver's settings of this device, `data` is the driver's own; `model` is the device model that it
     and its mdevs have with these settings, `description` that of their mdevs' state; `params` and `string` are those of
-    a physical function that migrates itself. `configuring` lets one migration parameter of its mdevs change at a time.
+    a physical function that migrates itself. `configuring` lets one migration parameter of its mdevs change at a time;
+    `working` counts creations and removals on their way.
     """
 
     def __init__(self, device: Device, driver: VendorHooks, settings: object, mdev_core: MdevCore) -> None:
@@ -49,6 +50,21 @@ class Parent:
         self.types_folder = Kobject("mdev_supported_types", device, next(self.core.salts))
         self.gone = False
         self.configuring = trio.Lock()
+        self.leaving = trio.Lock()
+        self.working = 0
+        self._quiet: trio.Event | None = None
+
+    def done(self) -> None:
+        """One of those `working` is."""
+        self.working -= 1
+        if not self.working and self._quiet is not None:
+            self._quiet.set()
+
+    async def quiet(self) -> None:
+        """Waits until nothing is `working`."""
+        while self.working:
+            self._quiet = trio.Event()
+            await self._quiet.wait()
 
     @property
     def core(self) -> Core:

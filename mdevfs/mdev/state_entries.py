@@ -6,8 +6,6 @@ import errno
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
-import trio
-
 from mdevfs.errors import KernelError, MdevfsError
 from mdevfs.migration.verdict import Refused, verdict_of
 from mdevfs.state.machine import RUNNING
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 def state_entries(mdev: Mdev) -> Mapping[str, Entry]:
     """`in_use` of any mdev; the rest of one that migrates."""
     entries: dict[str, Entry] = {
-        "in_use": Attribute(lambda: f"{int(mdev.idle is not None)}\n", lambda data: _use(mdev, data))
+        "in_use": Attribute(lambda: f"{int(mdev.idle is not None)}\n", lambda data: mdev.use(kstrtobool(data)))
     }
     if not mdev.parent.driver.migrates:
         return entries
@@ -36,16 +34,6 @@ def state_entries(mdev: Mdev) -> Mapping[str, Entry]:
 def state_of(mdev: Mdev) -> str:
     """Where the mdev's state machine is; a device that no migration has touched runs."""
     return mdev.device_state.migration.state if mdev.has_device_state else RUNNING
-
-
-def _use(mdev: Mdev, data: bytes) -> None:
-    """What opening and closing the device's VFIO descriptor would do."""
-    wanted = kstrtobool(data)
-    if wanted and mdev.idle is None:
-        mdev.idle = trio.Event()
-    elif not wanted and mdev.idle is not None:
-        mdev.idle.set()
-        mdev.idle = None
 
 
 def _told(mdev: Mdev, store: Callable[[Mdev, str], None]) -> Callable[[bytes], Awaitable[None] | None]:

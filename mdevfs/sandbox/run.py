@@ -21,6 +21,7 @@ from pathlib import Path
 import trio
 from attrs import evolve, frozen
 
+from mdevfs.bus.core import Core
 from mdevfs.errors import InputError, MachineError, MdevfsError
 from mdevfs.host.host import Host, prepare_host
 from mdevfs.mount.logs import configure
@@ -92,12 +93,16 @@ def run(machine: Machine) -> int:
 def _host(name: str) -> Host:
     """The host with the directories more that the recipe mounts on. Its tree belongs to root, as all callers are."""
     host = prepare_host(name)
-    host.core.devices.adopt(System(host.core.devices))
+    host.core.furnish(_furnish)
+    return host
+
+
+def _furnish(core: Core) -> None:
+    core.devices.adopt(System(core.devices))
     above, _, own = recipe.CGROUP.partition("/")
-    folder = host.core.top[above]
+    folder = core.top[above]
     assert isinstance(folder, Folder)
     folder.entries[own] = Folder()
-    return host
 
 
 def _keepable(keep: Path | None) -> None:

@@ -236,7 +236,7 @@ class ChannelFileFile(File):
         if self.node.dead:
             raise KernelError(errno.ENODEV)
         if self.faults.armed and (text := await self._strike("read")) is not None:
-            return text.encode()
+            return text.encode()[offset : offset + size]
         return self.channel.read(offset, size)
 
     async def write(self, offset: int, data: bytes) -> int:

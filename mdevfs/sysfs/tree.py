@@ -249,6 +249,11 @@ class Tree:
         if node is not None:
             self._refresh(node)
 
+    def reroot(self, root: Directory) -> None:
+        """The whole content is another's; directories that both have without a life of their own (salt 0) stay."""
+        self.root._entry = root
+        self.refresh("")
+
     def _refresh(self, node: Node) -> None:
         if node.parent is not None:
             node._entry = None

@@ -92,7 +92,7 @@ class Replay:
             await self.remove(name)
         await self.create("mtty-1", U1)
         self.heard.clear()
-        await self.host.devices.unload("mtty")
+        await self.host.devices.remove("mtty")
         check_tree(self.host.tree)
         return "unloaded"
 
