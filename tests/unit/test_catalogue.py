@@ -30,7 +30,7 @@ OF_DRIVERS = (*REFUSALS, "BadState")  # the state room's own codes have no pages
 PASSED_ON = {
     ("mdevfs/migration/verdict.py", "__init__"),
     ("mdevfs/migration/verdict.py", "_state_reason"),
-    ("mdevfs/client/answer.py", "_parse_reason"),
+    ("mdevfs/client/answer.py", "parse_reason"),
 }
 
 
