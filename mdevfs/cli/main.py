@@ -29,7 +29,7 @@ COMMANDS = {  # name -> module, one line of help
     "doctor": ("mdevfs.cli.doctor_command", "Say what this machine lacks to mount hosts."),
     "host": ("mdevfs.cli.host", "List, check and describe host files."),
     "driver": ("mdevfs.cli.driver", "List and describe vendor drivers."),
-    "state": ("mdevfs.cli.state", "Device state: compare its descriptions."),
+    "state": ("mdevfs.cli.state", "Device state: make, show, compare, save and load it, and check its descriptions."),
 }
 
 HELP = """\
