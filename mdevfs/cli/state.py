@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mdevfs.cli import state_check, state_diff, state_emit, state_show
+from mdevfs.cli import state_check, state_describe, state_diff, state_emit, state_show
 
 app = typer.Typer(add_completion=False, epilog="Example: mdevfs state show state.mig")
 
@@ -17,4 +17,5 @@ def state() -> None:
 app.command("emit", epilog=state_emit.EXAMPLE)(state_emit.emit)
 app.command("show", epilog=state_show.EXAMPLE)(state_show.show)
 app.command("diff", epilog=state_diff.EXAMPLE)(state_diff.diff)
+app.command("describe", epilog=state_describe.EXAMPLE)(state_describe.describe)
 app.command("check", epilog=state_check.EXAMPLE)(state_check.check)
