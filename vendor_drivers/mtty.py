@@ -1,6 +1,5 @@
 """mtty, the kernel's sample (samples/vfio-mdev/mtty.c): serial ports that nobody plugs anything into."""
 
-from copy import deepcopy
 from random import Random
 
 from mdevfs.vendor import DeviceModel, Int, Mdev, MdevType, Str, VendorDriver, show
@@ -46,5 +45,5 @@ class Mtty(VendorDriver):
 
     def fingerprint(self, mdev: Mdev) -> dict[str, object]:
         """Each port's registers as the guest reads them."""
-        ports = deepcopy(mdev.state.ports)
+        ports = mdev.state.copy().ports
         return {f"port {at} {name}": value for at, port in enumerate(ports) for name, value in seen(port).items()}

@@ -10,6 +10,7 @@ from attrs import define, field
 from mdevfs.agreement.configurations import Configuration, Found, Release, find
 from mdevfs.agreement.coverage import Coverage
 from mdevfs.agreement.pairs import MARKS, Outcome, Pair, Source, judge
+from mdevfs.agreement.transfer import save
 from mdevfs.errors import MdevfsError
 
 SEEDS = (0, 1, 2, 3)  # 0: the reset state
@@ -76,6 +77,7 @@ def _note(coverage: Coverage, configuration: Configuration) -> None:
             mdev.device_state.registers = hooks.reset(mdev)
             if seed:
                 hooks.exercise(mdev, seed)
+            save(configuration)  # for what before_save sets
             coverage.note(configuration, hooks.reset(mdev))
         except MdevfsError:
             continue  # told as the source's fault

@@ -44,11 +44,16 @@ class VMState:
     initial: int = field(default=0, kw_only=True)
     doc: str = field(default="", kw_only=True)
     by_name: dict[str, VMState] = field(init=False, factory=dict)
+    numbered: list[tuple[Field, int]] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
         if self.minimum < 0:
             object.__setattr__(self, "minimum", self.version)
         self.by_name.update({one.name: one for one in self.subsections})
+        names = [one.name for one in self.fields]
+        many = {name for name in names if names.count(name) > 1}
+        for at, one in enumerate(self.fields):
+            self.numbered.append((one, names[:at].count(one.name) if one.name in many else -1))
         if found := self.mistakes():
             raise InputError(f"VMState {self.name!r}: {mistake}" for mistake in found)
 
@@ -98,14 +103,7 @@ class VMState:
     def saved(self, view: View) -> list[tuple[Field, int]]:
         """The fields of a section of the view's version, each with its number among those of its name; -1: it is
         alone. The stream's JSON counts so, the absent ones too."""
-        names = [one.name for one in self.fields]
-        found: list[tuple[Field, int]] = []
-        seen: dict[str, int] = {}
-        for one in self.fields:
-            index = seen[one.name] = seen.get(one.name, -1) + 1
-            if one.present(view):
-                found.append((one, index if names.count(one.name) > 1 else -1))
-        return found
+        return [(one, index) for one, index in self.numbered if one.present(view)]
 
     @property
     def varies(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from attrs import evolve, frozen
 
@@ -34,8 +34,22 @@ class Registers:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def copy(self) -> Self:
+        """Another state with the same values, its lists and bytes its own; for a look that changes what it looks at."""
+        made = type(self)()
+        vars(made).update({name: _copy(value) for name, value in vars(self).items()})
+        return made
+
     def __repr__(self) -> str:
         return f"Registers({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Registers):
+        return value.copy()
+    if isinstance(value, list):
+        return [_copy(one) for one in value] if value and not isinstance(value[0], int) else value.copy()
+    return value.copy() if isinstance(value, bytearray | set | dict) else value
 
 
 Step = str | int

@@ -32,6 +32,7 @@ from mdevfs.state.fields import (
     Timer,
     Unused,
 )
+from mdevfs.state.pci import ConfigSpace, PciConfig, PciIrqState, pci_device
 from mdevfs.state.refusal import BadState
 from mdevfs.state.view import Registers, View
 from mdevfs.sysfs.parse import kstrtobool, kstrtoull, word
@@ -59,6 +60,7 @@ __all__ = [
     "Bool",
     "Broken",
     "Bytes",
+    "ConfigSpace",
     "DeviceModel",
     "Field",
     "Flag",
@@ -71,7 +73,9 @@ __all__ = [
     "Number",
     "Page",
     "Parent",
+    "PciConfig",
     "PciIdentity",
+    "PciIrqState",
     "Reason",
     "Refused",
     "Registers",
@@ -97,6 +101,7 @@ __all__ = [
     "device_program",
     "kstrtobool",
     "kstrtoull",
+    "pci_device",
     "show",
     "store",
     "word",
