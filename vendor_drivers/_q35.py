@@ -7,6 +7,7 @@ older ones its hw_compat_* lists (read in 7.2). All are "on" or "off" here; QEMU
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, ClassVar
 
 from attrs import evolve
@@ -20,6 +21,7 @@ from mdevfs.vendor import (
     MdevType,
     PciIdentity,
     VendorDriver,
+    VMState,
     chain,
 )
 from mdevfs.vendor import Settings as Base
@@ -28,7 +30,24 @@ Version = tuple[int, ...]
 
 _BARE = (
     *("11.1", "11.0", "10.2", "10.1", "10.0", "9.2", "9.1", "9.0", "8.2", "8.1", "8.0", "7.2", "7.1", "7.0", "6.2"),
-    *("6.1", "6.0", "5.2", "5.1", "5.0", "4.2", "4.1", "4.0", "3.1", "3.0", "2.12", "2.11", "2.10", "2.9", "2.8"),
+    *(
+        "6.1",
+        "6.0",
+        "5.2",
+        "5.1",
+        "5.0",
+        "4.2",
+        "4.1",
+        "4.0.1",
+        "4.0",
+        "3.1",
+        "3.0",
+        "2.12",
+        "2.11",
+        "2.10",
+        "2.9",
+        "2.8",
+    ),
     *("2.7", "2.6", "2.5", "2.4"),
 )
 _SET: Mapping[str, Mapping[str, str]] = {  # by each machine type, and so by all older ones
@@ -66,6 +85,8 @@ class QemuNic(VendorDriver):
     types = [MdevType("nic", description="one port", instances=8)]
     machine_types = MACHINE_TYPES
     identity: ClassVar[PciIdentity]
+    subsections: ClassVar[Mapping[str, str]] = {}
+    """The subsections that came with a parameter, and are unknown to the releases that do not have it."""
     variants = tuple(
         {"release": one} for one in (*reversed(_BARE[_BARE.index("8.0") :]), "8.0.1", *reversed(_BARE[:10]))
     )
@@ -99,6 +120,12 @@ class QemuNic(VendorDriver):
             [evolve(one, off=None, allowed=(one.init,), compat=None) if one.name in without else one for one in params],
         )
 
+    def device_state(self, settings: Settings) -> VMState:
+        """The release's: without the subsections that it does not know yet."""
+        whole, known = super().device_state(settings), self.device_model(settings).parameters
+        kept = [one for one in whole.subsections if self.subsections.get(one.name) in (None, *known)]
+        return evolve(whole, subsections=kept)
+
     def compat(self, settings: Settings, machine: Machine) -> Mapping[str, str]:
         """Raises InputError for a machine type or a property by hand that the release does not have."""
         wrong = []
@@ -117,6 +144,7 @@ class QemuNic(VendorDriver):
         return [one for one in self.broken if one.release == self.release(settings)]
 
 
+@cache
 def _last_without(compat: str | None) -> Version:
     """The newest machine type that sets a property, which is the last release that did not have it."""
     return max((version(name) for name, found in MACHINE_TYPES.items() if compat in found), default=(0,))

@@ -138,7 +138,7 @@ async def test_older_releases_show_fewer_parameters() -> None:
 
 @pytest.mark.parametrize(
     ("release", "newest", "oldest", "number"),
-    [("7.2", "pc-q35-7.2", "pc-i440fx-1.6", 24), ("8.0.1", "pc-q35-8.0", "pc-i440fx-1.6", 25),
+    [("7.2", "pc-q35-7.2", "pc-i440fx-1.6", 25), ("8.0.1", "pc-q35-8.0", "pc-i440fx-1.6", 26),
      ("11.1", "pc-q35-11.1", "pc-q35-5.2", 18), ("2.4", "pc-q35-2.4", "pc-i440fx-1.6", 2)],
 )  # fmt: skip
 async def test_a_release_promises_for_the_machine_types_that_it_has(
