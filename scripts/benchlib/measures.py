@@ -14,6 +14,7 @@ import attrs
 
 from vendor_drivers.my_nic import MyNic
 
+from . import inside
 from .servers import Machines
 from .timing import Result, Sampler, absolute, compare, external, repeated, timed
 from .trees import (
@@ -263,6 +264,7 @@ def measures(scale: Scale, host: str) -> list[Measure]:
     many, few = f"{scale.mdevs:,} mdevs", f"the same at {FEW} mdevs"
     bare_write = "bare pyfuse3, the same calls"
     shipped = host if "/" not in host else Path(host).name
+    listed = f"{inside.LISTED:,} mdevs"
     return [
         Measure("stat of an attribute", "us", f"real sysfs, {SYSFS_ATTRIBUTE}", 0.5, stat),
         Measure("stat, no link on either side", "us", f"real sysfs, {SYSFS_REAL_ATTRIBUTE}", None, stat_by_real_paths),
@@ -285,4 +287,8 @@ def measures(scale: Scale, host: str) -> list[Measure]:
         Measure(f"mdevfs mount {shipped}", "s", "", 0.6, start),
         Measure(f"mdevfs mount with {many}", "s", "", 3.0, start_with_many),
         Measure("mdevfs --help", "s", "", 0.25, help_text),
+        Measure(f"mdevfs run {shipped} -- true", "s", "", 0.8, inside.start),
+        Measure(f"mdevctl list of {listed} inside", "ms", "its static copy in tmpfs", 2, inside.listing),
+        Measure(f"the first mdevctl list of {listed}", "ms", "its static copy", None, inside.first_listing),
+        Measure("stat of / inside", "us", "the same with --statfs=none", 1.05, inside.other_calls),
     ]
