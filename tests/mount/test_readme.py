@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.mount.server import MDEVFS, mounts
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
-BLOCK = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w+)(?: title=(\S+))?(?: needs=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 END = "=== end of the output ==="
 LIMIT = 60.0
 
@@ -47,7 +48,12 @@ def steps(transcript: str) -> Iterator[Step]:
 
 
 def titled() -> dict[str, str]:
-    return {title: text for _, title, text in BLOCK.findall(README) if title}
+    return {title: text for _, title, _, text in BLOCK.findall(README) if title}
+
+
+def missing(needs: str) -> list[str]:
+    """The programs of a block's `needs=` that are not installed here."""
+    return [name for name in needs.split(",") if name and shutil.which(name) is None]
 
 
 @pytest.fixture
@@ -58,7 +64,8 @@ def shell_output(place: Path) -> list[tuple[Step, str]]:
     for name, text in titled().items():
         (place / name).write_text(text)
     (place / "scripts").symlink_to(REPOSITORY / "scripts")
-    wanted = [step for kind, _, text in BLOCK.findall(README) if kind == "console" for step in steps(text)]
+    blocks = [text for kind, _, needs, text in BLOCK.findall(README) if kind == "console" and not missing(needs)]
+    wanted = [step for text in blocks for step in steps(text)]
     script = "\n".join(f"{step.command}\necho '{END}'" for step in wanted)
     environment = {
         **os.environ,
@@ -97,6 +104,11 @@ def test_its_transcripts_are_what_a_shell_prints(shell_output: list[tuple[Step, 
         if not compare(wanted, printed, doctest.ELLIPSIS):
             wrong.append(f"$ {step.command}\n--- README.md\n{wanted}--- printed\n{printed}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_what_its_transcripts_need_is_here() -> None:
+    if lacking := sorted({name for _, _, needs, _ in BLOCK.findall(README) for name in missing(needs)}):
+        pytest.skip(f"needs {', '.join(lacking)} for transcripts of the README (scripts/setup --judges)")
 
 
 def test_its_driver_is_short() -> None:
