@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from attrs import define, field, frozen
 from pydantic import BaseModel
 
-from mdevfs.bus.kernel import Kernel
 from mdevfs.errors import MdevfsError
 from mdevfs.host.host import Host
-from mdevfs.host.plan import DEFAULT_ADDRESSES, Plan, PlannedDevice
-from mdevfs.host.read import Described
-from mdevfs.host.schema import DEFAULT_INTERFACES, DeviceSection, HostFile, SriovSection
+from mdevfs.host.single import UUID, single
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.types import Type
 from mdevfs.migration.machine import Machine
@@ -23,8 +19,6 @@ from mdevfs.migration.parameters import Parameter, Value
 from mdevfs.state.description import Struct, VMState
 from mdevfs.vendor.api import VendorDriver
 from mdevfs.vendor.guard import GuardedDriver
-
-UUID = "00000000-0000-4000-8000-000000000001"
 
 
 @frozen
@@ -95,7 +89,7 @@ async def _explore(
             found.tried += 1
             return
         seen.add(key)
-        host = await _host(driver, settings, machine)
+        host = await single(driver, settings, machine)
     except MdevfsError as error:  # such as a release without that machine type
         found.impossible.append(f"{label}: {error}")
         return
@@ -165,23 +159,10 @@ def signature(description: VMState) -> object:
     )
 
 
-async def _host(driver: type[VendorDriver], settings: BaseModel, machine: Machine) -> Host:
-    section = DeviceSection(driver=driver.name)
-    address = DEFAULT_ADDRESSES.get(driver.bus, driver.name)
-    if driver.bus == "pci" and GuardedDriver(driver()).is_parent(settings, vf=True):
-        section = DeviceSection(driver=driver.name, sriov=SriovSection(total=4, num=1))
-    planned = PlannedDevice(driver, address, settings, section, [], "device")
-    described = Described(HostFile(), driver.name, Path())
-    plan = Plan(driver.name, Kernel.parse("6.1"), machine, DEFAULT_INTERFACES, described, [], [planned])
-    host = Host(plan)
-    await host.start()
-    return host
-
-
 async def _configuration(
     release: Release, settings: BaseModel, machine: Machine, label: str, kind: Type, arguments: Mapping[str, Value]
 ) -> Configuration:
-    host = await _host(release.driver, settings, machine)
+    host = await single(release.driver, settings, machine)
     parents = [parent for parent in host.mdev.parents.values() if kind.name in parent.types]
     mdev = await host.mdev.create(parents[0].types[kind.name], UUID, dict(arguments))
     hooks = mdev.parent.driver

@@ -24,11 +24,12 @@ COMMANDS = {  # name -> module, one line of help
     "run": ("mdevfs.cli.run", "Run a command on an emulated machine."),
     "wait": ("mdevfs.cli.wait", "Wait for a uevent of a mounted host."),
     "check": ("mdevfs.cli.check", "Say whether a source device could migrate to a target, and why not."),
+    "migrate": ("mdevfs.cli.migrate", "Move a device's state from a source to a target."),
     "explain": ("mdevfs.cli.explain", "Say what a reason's code means, and how to mend it."),
     "doctor": ("mdevfs.cli.doctor_command", "Say what this machine lacks to mount hosts."),
     "host": ("mdevfs.cli.host", "List, check and describe host files."),
     "driver": ("mdevfs.cli.driver", "List and describe vendor drivers."),
-    "state": ("mdevfs.cli.state", "Device state: compare its descriptions."),
+    "state": ("mdevfs.cli.state", "Device state: make, show, compare, save and load it, and check its descriptions."),
 }
 
 HELP = """\

@@ -1,17 +1,21 @@
-"""`mdevfs state check`."""
+"""`mdevfs state`: device state, in streams and in descriptions."""
 
 from __future__ import annotations
 
 import typer
 
-from mdevfs.cli.state_check import EXAMPLE, check
+from mdevfs.cli import state_check, state_describe, state_diff, state_emit, state_show
 
-app = typer.Typer(add_completion=False, epilog="Example: mdevfs state check old.json new.json")
+app = typer.Typer(add_completion=False, epilog="Example: mdevfs state show state.mig")
 
 
 @app.callback()
 def state() -> None:
-    """Device state: its descriptions, compared."""
+    """Device state: make, show, compare, save and load it, and check its descriptions."""
 
 
-app.command(epilog=EXAMPLE)(check)
+app.command("emit", epilog=state_emit.EXAMPLE)(state_emit.emit)
+app.command("show", epilog=state_show.EXAMPLE)(state_show.show)
+app.command("diff", epilog=state_diff.EXAMPLE)(state_diff.diff)
+app.command("describe", epilog=state_describe.EXAMPLE)(state_describe.describe)
+app.command("check", epilog=state_check.EXAMPLE)(state_check.check)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdevfs.cli.descriptions import read
 from mdevfs.cli.output import Json, print_json
 from mdevfs.errors import EXIT_NO, EXIT_YES, InputError, escape
 
@@ -16,14 +17,18 @@ if TYPE_CHECKING:
     from mdevfs.state.finding import Direction, Finding
 
 EXAMPLE = """\b
-Example:
+Examples:
   mdevfs state check qemu-7.2.json qemu-11.1.json --device e1000
-  where each comes from qemu-system-x86_64 -M q35 -display none -dump-vmstate FILE"""
+  mdevfs state check ./my_driver-1.0.py ./my_driver.py
+where qemu-system-x86_64 -M q35 -display none -dump-vmstate FILE writes the dumps"""
 
 
 def check(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The older dump: what -dump-vmstate wrote.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The newer one.")],
+    old: Annotated[
+        str,
+        typer.Argument(metavar="OLD", help="The older one: what -dump-vmstate wrote, or DRIVER, or DRIVER@VERSION."),
+    ],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The newer one, likewise.")],
     device: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this device; may be repeated.")] = None,
     forward: Annotated[bool, typer.Option("--forward", help="Only: OLD saves, NEW loads.")] = False,
     backward: Annotated[bool, typer.Option("--backward", help="Only: NEW saves, OLD loads.")] = False,
@@ -54,14 +59,12 @@ def check(
     return EXIT_YES if fine else EXIT_NO
 
 
-def _read(*paths: str) -> list[Dump]:
+def _read(*words: str) -> list[Dump]:
     """Raises InputError with the mistakes of all."""
-    from mdevfs.state.dump import read
-
     dumps, mistakes = [], []
-    for path in paths:
+    for word in words:
         try:
-            dumps.append(read(path))
+            dumps.append(read(word))
         except InputError as error:
             mistakes += error.mistakes
     if mistakes:
@@ -90,8 +93,8 @@ def as_dict(result: Comparison, *dumps: tuple[str, Dump]) -> dict[str, Any]:
     (old, before), (new, after) = dumps
     return {
         "schema": 1,
-        "old": {"file": old, "machine": before.machine},
-        "new": {"file": new, "machine": after.machine},
+        "old": {"name": old, "machine": before.machine},
+        "new": {"name": new, "machine": after.machine},
         **{direction: _verdict(result, direction) for direction in result.directions},
         "devices": [_device(result, name) for name in result.devices],
     }

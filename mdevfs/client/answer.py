@@ -86,11 +86,12 @@ def parse_verdict(data: bytes) -> Verdict:
         source=_text(verdict, "source"),
         compatible=_truth(verdict, "compatible"),
         errno=_text_or_none(verdict, "errno"),
-        reasons=tuple(_parse_reason(reason) for reason in reasons),
+        reasons=tuple(parse_reason(reason) for reason in reasons),
     )
 
 
-def _parse_reason(found: object) -> Reason:
+def parse_reason(found: object) -> Reason:
+    """Read one reason of a verdict. Raises ValueError."""
     if not isinstance(found, dict):
         raise ValueError("a reason is no object")
     reason = cast(dict[str, object], found)

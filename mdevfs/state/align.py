@@ -106,7 +106,7 @@ def expanded(items: Sequence[Item]) -> list[Run] | None:
                 return None
         else:
             body = expanded(one.body)
-            if body is None or len(found) + len(body) * one.count > MAX_EXPANDED:
+            if body is None or one.count == 0 or len(found) + len(body) * one.count > MAX_EXPANDED:
                 return None
             found += body * one.count
     return found

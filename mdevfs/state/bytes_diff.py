@@ -257,15 +257,14 @@ def unused(one: Item) -> bool:
 
 def like(ours: Item, theirs: Item) -> bool:
     """Whether the two may stand for each other, whatever their names and conditions."""
-    if isinstance(ours, Array) and isinstance(theirs, Array):
-        return ours.count == theirs.count
+    if isinstance(ours, Array) or isinstance(theirs, Array):
+        return isinstance(ours, Array) and isinstance(theirs, Array) and ours.count == theirs.count
     return same_size([ours], [theirs]) is not False
 
 
 def same_size(ours: Sequence[Item], theirs: Sequence[Item]) -> bool | None:
     """Whether both are as many bytes; None: they may be, where a dump tells no lengths."""
-    alone = ours[0] if len(ours) == 1 else None, theirs[0] if len(theirs) == 1 else None
-    if all(isinstance(one, Run) and one.opaque for one in alone):
+    if len(ours) == len(theirs) == 1 and varying(ours[0]) == varying(theirs[0]) is not None:
         return True
     if any(one.total is None and not open_ended(one) for one in (*ours, *theirs)):
         return False
@@ -281,9 +280,14 @@ def same_size(ours: Sequence[Item], theirs: Sequence[Item]) -> bool | None:
     return None if fits else False
 
 
+def varying(one: Item) -> int | None:
+    """The size of the elements of what is as long as the state says."""
+    return one.size if isinstance(one, Run) and one.varies else None
+
+
 def open_ended(one: Item) -> TypeGuard[Run]:
     """Whether the dump does not tell how many elements it has."""
-    return isinstance(one, Run) and one.count is None and not one.opaque
+    return isinstance(one, Run) and one.count is None and one.size > 0
 
 
 def _least(items: Sequence[Item]) -> int:

@@ -128,7 +128,7 @@ class _Move:
             f"the target's newest version is {newest}" if new else f"the target's oldest version is {oldest}",
             at=within or "",
             source=f"version {sent}",
-            target=f"versions {oldest} to {newest}" if oldest <= newest else f"version {newest} from {oldest} on",
+            target=f"version {newest}" if oldest == newest else f"versions {oldest} to {newest}",
             mend=self._mend_version(new, newest, saved, loaded, within),
             if_sent=within is not None,
         )

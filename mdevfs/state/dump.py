@@ -30,7 +30,8 @@ OWN_MACHINE = "mdevfs"  # the machine name that our own dumps begin with; they t
 
 @frozen
 class DumpField:
-    """One field. `size`: bytes of one element (of a struct, C's size, not what is sent). `num`: elements of an array.
+    """One field. `size`: bytes of one element (of a struct, C's size, not what is sent; 0: the device sends what it
+    likes). `num`: elements of an array; 0, which QEMU does not write: as many as the state says.
 
     `conditional`: a function decides whether it is there (field_exists), and `version` does not.
     """

@@ -24,12 +24,19 @@ ZEROS = memoryview(bytes(64 << 10))
 MAX_SIZE = 1 << 40  # of one field: what is larger is a mistake
 
 
+@frozen
+class ParameterOn:
+    """The condition "while this migration parameter is not off" (False, 0, empty)."""
+
+    name: str
+
+    def __call__(self, view: View) -> bool:
+        return bool(view.values[self.name])
+
+
 def predicate(of: str | Predicate | None) -> Predicate | None:
-    """A condition as a function: a name means "while this migration parameter is not off (False, 0, empty)"."""
-    if not isinstance(of, str):
-        return of
-    name = of
-    return lambda view: bool(view.values[name])
+    """A condition as a function; a name is a migration parameter's that is not off."""
+    return ParameterOn(of) if isinstance(of, str) else of
 
 
 @frozen(eq=False)

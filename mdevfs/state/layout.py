@@ -20,7 +20,7 @@ UNUSED = "unused"  # QEMU's name for bytes that are written as zeros and passed 
 
 @frozen
 class Run:
-    """The bytes of one field: `count` elements of `size` bytes; None: the dump does not tell.
+    """The bytes of one field: `count` elements of `size` bytes; None: the dump does not tell; 0: the state says.
 
     A size of 0 means that the dump tells nothing: the device writes these bytes by itself. `condition`: the paths of
     the fields whose condition decides whether it is sent, itself and the structs that it is in.
@@ -36,17 +36,20 @@ class Run:
         return self.path.rpartition(".")[2] == UNUSED
 
     @property
-    def opaque(self) -> bool:
-        return self.size == 0
+    def varies(self) -> bool:
+        """Whether its length depends on the state."""
+        return self.size == 0 or self.count == 0
 
     @property
     def total(self) -> int | None:
         """Bytes of all elements, if that is known."""
-        return None if self.opaque or self.count is None else self.size * self.count
+        return None if self.varies or self.count is None else self.size * self.count
 
     def __str__(self) -> str:
-        if self.opaque:
+        if self.size == 0:
             return f"{self.path} (as long as the device makes it)"
+        if self.count == 0:
+            return f"{self.path} ({plural(self.size)} each, as many as the state says)"
         if self.count is None:
             return f"{self.path} ({plural(self.size)} each)"
         return f"{self.path} ({plural(self.size) if self.count == 1 else f'{self.count} x {plural(self.size)}'})"
@@ -54,7 +57,7 @@ class Run:
 
 @frozen
 class Array:
-    """`count` structs, other than one."""
+    """`count` structs, other than one; 0: as many as the state says."""
 
     path: str
     body: tuple[Item, ...]
@@ -65,9 +68,11 @@ class Array:
     @total.default
     def _total(self) -> int | None:
         sizes = [one.total for one in self.body]
-        return None if None in sizes else self.count * sum(filter(None, sizes))
+        return None if None in sizes or self.count == 0 else self.count * sum(filter(None, sizes))
 
     def __str__(self) -> str:
+        if self.count == 0:
+            return f"{self.path} (as many structs as the state says)"
         return f"{self.path} ({self.count} structs)" if self.total is None else f"{self.path} ({plural(self.total)})"
 
 
@@ -104,7 +109,7 @@ def _items(
     described: Described, version: int, strict: bool, prefix: str = "", condition: Condition = ()
 ) -> Iterator[Item]:
     for one in described.fields or ():
-        if one.num == 0 or (one.version > version and (strict or not one.conditional)):
+        if one.version > version and (strict or not one.conditional):
             continue
         path = prefix + one.name
         conditions = (*condition, path) if one.conditional else condition

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno as _errno
 
-from mdevfs.errors import Refusal
+from mdevfs.errors import Refusal, escape
 
 
 class BadState(Refusal):
@@ -43,8 +43,9 @@ class BadState(Refusal):
 
     def sentence(self) -> str:
         """Device, field, offset, the rule and both values on one line."""
-        where = "/".join(part for part in (self.device, self.field) if part)
-        at = f" at offset {self.offset}" if self.offset is not None else ""
+        path = "/".join(part for part in (self.device, self.field) if part)
+        at = f"at offset {self.offset}" if self.offset is not None else ""
+        where = " ".join(part for part in (path, at) if part)
         values = [f"{side} {value}" for side, value in (("source", self.source), ("target", self.target)) if value]
         about = f" ({', '.join(values)})" if values else ""
-        return f"{where}{at}: {self.rule}{about}" if where or at else f"{self.rule}{about}"
+        return escape(f"{where}: {self.rule}{about}" if where else f"{self.rule}{about}")

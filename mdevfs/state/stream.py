@@ -26,8 +26,8 @@ from mdevfs.state.view import View
 
 MAGIC, FILE_VERSION, OLD_FILE_VERSION = 0x5145564D, 3, 2
 EOF, START, PART, END, FULL, SUBSECTION, DESCRIPTION, CONFIGURATION, COMMAND, FOOTER = *range(9), 0x7E
-PAGE_SIZE = 4096
 MAX_MACHINE = 255
+NO_MACHINE = "none"  # QEMU's word. An empty name would fit every QEMU, but ends its analyzer with a traceback
 # What may come between sections and means nothing to one device: command -> length (MIG_CMD_*).
 COMMANDS = {0x01: 0, 0x02: 4, 0x0B: 0}
 COMMAND_NAMES = {0x01: "OPEN_RETURN_PATH", 0x02: "PING", 0x0B: "SWITCHOVER_START"}
@@ -45,8 +45,8 @@ class Section:
 
 
 def head(machine: str) -> bytes:
-    """What comes before the first section; an empty machine type fits every machine, as QEMU compares prefixes."""
-    name = machine.encode()
+    """What comes before the first section; without a machine type the stream of a device fits every machine."""
+    name = (machine or NO_MACHINE).encode()
     return struct.pack(f">IIBI{len(name)}s", MAGIC, FILE_VERSION, CONFIGURATION, len(name), name)
 
 
@@ -64,7 +64,7 @@ def write(machine: str, sections: Sequence[Section]) -> list[Chunk]:
         chunks += one.body
         chunks.append(struct.pack(">BI", FOOTER, number))
     devices = [{"name": one.name, "instance_id": one.instance, **one.described} for one in sections]
-    text = json.dumps({"page_size": PAGE_SIZE, "devices": devices}).encode()
+    text = json.dumps({"page_size": vmdesc.PAGE_SIZE, "devices": devices}).encode()
     # QEMU's analyzer takes the first brace after the last NUL byte for the JSON's: none may stand in its length.
     while b"{" in struct.pack(">I", len(text)):
         text += b" "
@@ -168,7 +168,7 @@ class Loader:
             raise BadState("state-configuration-missing", rule=rule, offset=9, source=str(length))
         name = (yield from pull.take(length)).decode("utf-8", "backslashreplace")
         # strncmp with the received length (configuration_post_load): a prefix is as good.
-        if self.machine is not None and not self.machine.startswith(name):
+        if self.machine is not None and name != NO_MACHINE and not self.machine.startswith(name):
             raise BadState(
                 "state-machine-differs",
                 rule="the machine types differ",

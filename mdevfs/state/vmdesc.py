@@ -7,18 +7,20 @@ the wire, and add up: whoever has a Shape may go by its sizes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import cast
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from mdevfs.state.cursor import Data
 
 MAX_TEXT = 10 << 20  # bytes: QEMU's analyzer looks no further back for it
 MAX_COST = 56 << 20  # bytes that its text and all that Python makes of it may take
 MAX_DEPTH = 32
+MAX_WRONG = 64  # devices whose description is wrong: of more the first
 MAX_NAME = 255  # bytes: a length on the wire is one byte
 MAX_SIZE = 1 << 48
+PAGE_SIZE, PAGE_SIZES = 4096, [1 << bits for bits in range(10, 17)]
 SUBSECTION_HEADER = 6  # bytes, and the name's
 SIZES = {"bool": 1, "timer": 8} | {f"{sign}int{bits}": bits // 8 for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
@@ -50,11 +52,11 @@ def find(data: Data) -> int:
     """The offset of the description's section, -1 where there is none: its length fits, and a brace begins it. As
     JSON holds no NUL byte, it is looked for from the end."""
     at = len(data)
-    while (at := data.rfind(b"\0\6\0", 0, at)) >= 0:
-        begin = at + 6
-        if data[begin : begin + 1] == b"{" and begin + int.from_bytes(data[at + 2 : begin], "big") <= len(data):
-            return at + 1
-        at += 2
+    while (at := data.rfind(b"\6\0", 0, at)) >= 0:
+        begin = at + 5
+        if data[begin : begin + 1] == b"{" and begin + int.from_bytes(data[at + 1 : begin], "big") <= len(data):
+            return at
+        at += 1
     return -1
 
 
@@ -116,17 +118,52 @@ class Device:
     layout: str | None = None
 
 
-def devices(document: Object) -> Iterator[Device | ValueError]:
-    """The described devices, and what is wrong with others, in the document's order. Raises ValueError for none."""
-    found = document.get("devices")
-    if not isinstance(found, list):
+@define
+class Document:
+    """All that a stream's JSON says, and what is wrong with it. `at`: where its section begins, `end` where it ends."""
+
+    at: int
+    end: int
+    page_size: int = PAGE_SIZE
+    configuration: Shape | None = None
+    devices: dict[tuple[str, int], Device] = field(factory=dict)
+    wrong: list[str] = field(factory=list)
+
+
+def read(data: Data) -> Document | None:
+    """The description at a stream's end; None where there is none."""
+    at = find(data)
+    if at < 0:
+        return None
+    begin = at + 5
+    found = Document(at, begin + int.from_bytes(data[at + 1 : begin], "big"))
+    try:
+        if found.end - begin > MAX_TEXT:
+            raise ValueError(f"it has {found.end - begin} bytes, more than {MAX_TEXT}")
+        _read(parse(data[begin : found.end]), found)
+    except ValueError as error:
+        found.wrong.append(str(error))
+    return found
+
+
+def _read(about: Object, found: Document) -> None:
+    size, devices = about.get("page_size"), about.get("devices")
+    if isinstance(size, int) and size in PAGE_SIZES:
+        found.page_size = size
+    if not isinstance(devices, list):
         raise ValueError("devices is no list")
-    for index, one in enumerate(found):
+    if "configuration" in about:
+        found.configuration = shape(_object(about["configuration"], "configuration"))
+    for index, one in enumerate(devices):
         try:
-            yield _device(one)
+            device = _device(one)
+            if found.devices.setdefault((device.name, device.instance), device) is not device:
+                raise ValueError("described twice")
         except ValueError as error:
             name = one.get("name") if isinstance(one, dict) else None
-            yield ValueError(f"devices[{index}]{f' ({name})' if _is_name(name) else ''}: {error}")
+            found.wrong.append(f"devices[{index}]{f' ({name})' if _is_name(name) else ''}: {error}")
+            if len(found.wrong) >= MAX_WRONG:
+                return
 
 
 def _device(found: object) -> Device:

@@ -94,7 +94,7 @@ class World:
         for one in described["Fields"]:
             where = path + one["field"]
             maybe, new = one["field_exists"], one["version_id"] > version
-            if (new and (self.strict or not maybe)) or (maybe and not self.holds[_condition(where)]):
+            if (new and (self.strict or not maybe)) or (maybe and not self.holds[condition(where)]):
                 continue
             yield one, where
 
@@ -149,7 +149,7 @@ class World:
                 raise Misread
 
 
-def _condition(path: str) -> str:
+def condition(path: str) -> str:
     """Which condition decides: it is the same for all elements, and wherever the subsection is."""
     within, _, last = path.rpartition("/")
     plain_path = "".join(part.rpartition("]")[2] for part in last.split("["))

@@ -24,13 +24,12 @@ PAGES = load()
 ROOM = Path(mdevfs.__file__).parent
 DRIVERS = Path(vendor_drivers.__file__).parent
 TESTS = Path(__file__).parents[1]
-REFUSALS = ("Reason", "Refused", "finding")
-OF_DRIVERS = (*REFUSALS, "BadState")  # the state room's own codes have no pages yet
+REFUSALS = ("Reason", "Refused", "BadState", "finding")
 # What passes on a code that somebody else gave: the constructor, and the client's reading of a verdict.
 PASSED_ON = {
     ("mdevfs/migration/verdict.py", "__init__"),
     ("mdevfs/migration/verdict.py", "_state_reason"),
-    ("mdevfs/client/answer.py", "_parse_reason"),
+    ("mdevfs/client/answer.py", "parse_reason"),
 }
 
 
@@ -90,15 +89,13 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def functions(
-    tree: ast.AST, name: str = "", refusals: tuple[str, ...] = REFUSALS
-) -> Iterator[tuple[str, ast.AST, ast.Call]]:
+def functions(tree: ast.AST, name: str = "") -> Iterator[tuple[str, ast.AST, ast.Call]]:
     """Every call that makes a reason, with the innermost function that it is in."""
 
     def walk(node: ast.AST, name: str, inside: ast.AST) -> Iterator[tuple[str, ast.AST, ast.Call]]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             name, inside = node.name, node
-        if isinstance(node, ast.Call) and called(node) in refusals:
+        if isinstance(node, ast.Call) and called(node) in REFUSALS:
             yield name, inside, node
         for child in ast.iter_child_nodes(node):
             yield from walk(child, name, inside)
@@ -119,6 +116,8 @@ def codes_said(code: ast.expr | None, inside: ast.AST, known: frozenset[str]) ->
     """A literal; or what a table of the same function holds; or the pages that a formatted code can mean."""
     if isinstance(code, ast.Constant) and isinstance(code.value, str):
         return frozenset({code.value})
+    if isinstance(code, ast.IfExp):
+        return codes_said(code.body, inside, known) | codes_said(code.orelse, inside, known)
     if isinstance(code, ast.Name):
         texts = {node.value for node in ast.walk(inside) if isinstance(node, ast.Constant)}
         return frozenset(text for text in texts if isinstance(text, str) and text in known)
@@ -130,8 +129,7 @@ def codes_said(code: ast.expr | None, inside: ast.AST, known: frozenset[str]) ->
 
 def refusals(path: Path, known: frozenset[str]) -> Iterator[Refusal]:
     where = path.relative_to(ROOM.parent).as_posix()
-    makers = OF_DRIVERS if DRIVERS in path.parents else REFUSALS
-    for name, inside, call in functions(parsed(path), refusals=makers):
+    for name, inside, call in functions(parsed(path)):
         if (where, name) not in PASSED_ON:
             yield Refusal(f"{where}:{call.lineno} in {name}", codes_said(code_of(call), inside, known))
 
@@ -159,6 +157,7 @@ def test_the_walk_finds_refusals() -> None:
         ("def f():\n for code in ('known-one', 'other'):\n  Reason(code, 'rule')", {"known-one"}),
         ("def f(code):\n Reason(code, 'rule')", set()),
         ("Refused(f'known-{what}', rule='r')", {"known-one", "known-two"}),
+        ("BadState('a-b' if new else 'a-c', rule='r')", {"a-b", "a-c"}),
     ],
 )
 def test_what_the_walk_sees(text: str, codes: set[str]) -> None:

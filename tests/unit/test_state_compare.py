@@ -209,6 +209,9 @@ RING = described("ring", [plain("base", 8), plain("len", 2)])
         ([struct("r", RING, 3000)], [plain("x", 15000), plain("y", 15000)], "state-field-boundaries"),
         ([struct("r", RING, 3)], [struct("r", RING, 2)], "state-field-size"),
         ([plain("virtio", 0)], [], "state-field-removed"),
+        ([plain("a", 4, 0)], [A], "state-field-size"),
+        ([plain("a", 4, 0)], [plain("a", 2, 0)], "state-field-size"),
+        ([struct("r", RING, 0)], [struct("r", RING)], "state-field-size"),
         ([plain("virtio", 0)], [A], "state-field-size"),
         ([struct("r", described("r", [A]))], [struct("r", described("r", []))], "state-field-removed"),
     ],
@@ -234,6 +237,7 @@ def test_what_breaks_both_ways(old: list[Any], new: list[Any], code: str) -> Non
         ([struct("r", RING), A], [struct("r", described("ring", [plain("base", 8)])), C, A], "state-field-renamed"),
         ([struct("r", RING)], [struct("r", described("other", RING["Fields"]))], None),
         ([plain("virtio", 0)], [plain("virtio", 0)], None),
+        ([plain("a", 4, 0), struct("r", RING, 0)], [plain("a", 4, 0), struct("r", RING, 0)], None),
     ],
 )
 def test_what_is_harmless_both_ways(old: list[Any], new: list[Any], code: str | None) -> None:
@@ -305,6 +309,11 @@ def test_subsections_of_subsections() -> None:
     assert {one.field for one in result.findings} == {"nic/x/y/c", "nic/x/y/a"}
     assert both(chain(C), chain(A)) == ("breaks if sent", "breaks if sent")
     assert both(chain(C), chain(C, plain("d", 1, since=2), version=2)) == ("loads", "refused if sent")
+
+
+def test_an_array_of_structs_with_subsections_is_no_run_of_bytes() -> None:
+    array = struct("r", described("ring", [A], [described("ring/x", [B])]), 2)
+    assert both(nic(array, C), nic(plain("r", 8), C)) == ("breaks", "breaks")
 
 
 def test_a_struct_with_subsections_that_moved() -> None:
