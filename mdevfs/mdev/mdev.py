@@ -110,6 +110,8 @@ class Mdev(Device):
         elif not wanted and self.idle is not None:
             self.idle.set()
             self.idle = None
+            if self._device_state is not None:
+                self._device_state.migration.close()
 
     @property
     def mdev_core(self) -> MdevCore:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
-from mdevfs.errors import KernelError
+from mdevfs.errors import KernelError, MdevfsError
 from mdevfs.mdev.sessions import Resuming, Saving, Session
-from mdevfs.state.machine import RESUMING, RUNNING, SAVING, STOP_COPY, way
+from mdevfs.migration.verdict import Refused, verdict_of
+from mdevfs.state.machine import RESUMING, RUNNING, SAVING, STATES, STOP, STOP_COPY, has, reachable, way
 from mdevfs.sysfs.entries import PAGE_SIZE, Channel
 from mdevfs.sysfs.parse import word
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 
 
 class Migration:
-    """`state` is the device's. An open session's file is a lease: closed before the commit, a source runs again, and a
-    target is what it was before it began to resume.
+    """`state` is the device's. An open session's file is a lease: closed before the commit, a source runs again (one
+    that was stopped before stays so), and a target is what it was before it began to resume.
 
     A `migration_state` that was opened read-write is a lease likewise, of the session that was begun through it. The
     commit is the move that ends the session while its file is open: of a source to STOP, of a target out of
@@ -44,34 +46,68 @@ class Migration:
     async def move(self, wanted: str) -> None:
         """Goes to a state, by the kernel's shortest way.
 
-        Raises KernelError (EINVAL) where there is no way, MdevfsError where an arc fails; the device is then where the
-        last arc that succeeded left it.
+        Raises Refused (EINVAL) where there is no way, MdevfsError where an arc fails, each with a verdict in
+        `mdevfs/last_verdict`. The device is then where it was, unless the session that it was in is over: then it is
+        where the last arc that succeeded left it.
         """
         async with self._moving:
-            features = self.device.mdev.parent.driver.migration_features
-            begin = self.state
-            for state in way(begin, wanted, features):
-                await self._arc(state, begin)
+            begin, session = self.state, self.session
+            try:
+                for state in self._way(wanted):
+                    await self._arc(state, begin)
+            except BaseException as error:
+                if self.session is session:
+                    self.state = begin
+                if isinstance(error, MdevfsError):
+                    self._tell(wanted, error)
+                raise
+
+    def _way(self, wanted: str) -> Sequence[str]:
+        now, features = self.state, self.device.mdev.parent.driver.migration_features
+        try:
+            return way(now, wanted, features)
+        except KernelError:
+            mend = f"write one of {', '.join(reachable(now, features))}"
+            if wanted in STATES and has(wanted, features):
+                rule = f"no way leads from {now} to {wanted}"
+                raise Refused(
+                    "migration-state-unreachable", rule=rule, source=wanted, side="target", mend=mend
+                ) from None
+            rule = f"the device is in {now}, and has no such migration state"
+            raise Refused("migration-state-unknown", rule=rule, source=wanted, side="target", mend=mend) from None
+
+    def _tell(self, wanted: str, error: MdevfsError) -> None:
+        mdev = self.device.mdev
+        if isinstance(self.session, Resuming):
+            self.session.tell(error)
+        else:
+            mdev.last_verdict = mdev.journal.record("parameter", mdev, wanted, verdict_of(error))
 
     async def _arc(self, state: str, begin: str) -> None:
         now = self.state
         if now == RESUMING:
             await self._take_over()
         elif state in SAVING:
-            await self._save(state)
+            await self._save(state, begin)
         elif state == RESUMING:
+            await self._string()
             self._before = begin
             self.session = Resuming(self.device, self._give_up)
         elif now in SAVING:
             self._end()
         self.state = state
 
-    async def _save(self, state: str) -> None:
+    async def _string(self) -> str:
+        """What the device says of itself; one that cannot say it does not migrate. Raises MdevfsError."""
+        string = self.device.mdev.migration_string()
+        return string if isinstance(string, str) else await string
+
+    async def _save(self, state: str, begin: str) -> None:
         """PRE_COPY begins a session that STOP_COPY goes on with."""
         session = self.session
         if not isinstance(session, Saving):
-            session = Saving(self.device, self._run_again)
-            await session.prepare()
+            session = Saving(self.device, self._give_up, await self._string())
+            self._before = STOP if begin == STOP else RUNNING
         if state == STOP_COPY:
             session.stop()
         self.session = session
@@ -90,15 +126,15 @@ class Migration:
             self.session.end()
         self.session = None
 
-    def _run_again(self) -> None:
-        """A source's file was closed before the commit."""
-        self._end()
-        self.state = RUNNING
-
     def _give_up(self) -> None:
-        """A target's file was closed before the commit."""
+        """A session's file was closed before the commit."""
         self._end()
         self.state = self._before
+
+    def close(self) -> None:
+        """Whoever used the device is gone, and what is under way with it (mtty.c, mtty_disable_files)."""
+        if self.session is not None:
+            self.session.leave()
 
     def stop(self) -> None:
         """The mdev goes: so does what is under way."""

@@ -79,19 +79,14 @@ class Session:
 class Saving(Session):
     """The device state on its way out: in PRE_COPY what can be known before the device stops, then all of it."""
 
-    def __init__(self, device: DeviceState, left: Callable[[], None]) -> None:
+    def __init__(self, device: DeviceState, left: Callable[[], None], string: str) -> None:
+        """`string` is what the device says of itself."""
         super().__init__(device, left)
         self.stopped = False
-        self._string: str | None = None
+        self._string = string
         self._chunks: list[Chunk] | None = None
         self._index = 0
         self._inside = 0
-
-    async def prepare(self) -> None:
-        """Asks the device what it says of itself; a device that cannot say it cannot be saved. Raises MdevfsError."""
-        mdev = self.device.mdev
-        string = mdev.migration_string()
-        self._string = string if isinstance(string, str) else await string
 
     def stop(self) -> None:
         """The device stands still: from here on all of its state is there. Raises MdevfsError."""
@@ -103,9 +98,12 @@ class Saving(Session):
         section = self.device.save()
         if self.device.mdev.parent.description.bare:
             return list(section.body)
-        if self._string is not None:
-            section.described["migration_version"] = self._string
+        section.described["migration_version"] = self._string
         return stream.write("", [section])
+
+    def end(self) -> None:
+        super().end()
+        self._chunks = None
 
     def _skip(self, size: int) -> None:
         """Passes over what was read in PRE_COPY."""
@@ -159,7 +157,7 @@ class Resuming(Session):
         super().__init__(device, left)
         self._place = device.place()
         self._error: MdevfsError | None = None
-        self._accepted = False
+        self._accepted = -1  # so many bytes were found whole
         description = device.mdev.parent.description
         self._loader: stream.Loader | BareLoader = (
             BareLoader(self._place)
@@ -174,33 +172,42 @@ class Resuming(Session):
         try:
             self.device.mdev.parent.driver.run(self.device.mdev, "load", self._loader.feed, data)
         except MdevfsError as error:
-            raise self._refused(error) from None
+            self._error = error
+            self.tell(error)
+            raise
         self._at += len(data)
-        self._accepted = False
         return len(data)
 
-    def _refused(self, error: MdevfsError) -> MdevfsError:
+    def tell(self, error: MdevfsError) -> None:
+        """Keeps a refusal for `mdevfs/last_verdict`."""
         mdev = self.device.mdev
-        verdict = error.verdict if isinstance(error, RefusedVerdict) else verdict_of(error)
-        mdev.last_verdict = mdev.journal.record("load", mdev, self._said() or "", verdict)
-        self._error = error
-        return error
+        mdev.last_verdict = mdev.journal.record("load", mdev, self._said() or "", verdict_of(error))
 
     async def sync(self) -> None:
         """Whether all has come and fits. Raises MdevfsError, with a verdict in `mdevfs/last_verdict`."""
         await super().sync()
+        try:
+            await self._whole()
+        except MdevfsError as error:
+            self.tell(error)
+            raise
+
+    async def _whole(self) -> None:
+        """Raises MdevfsError where something is missing or does not fit; from then on nothing else is taken."""
         if self._error is not None:
             raise self._error
-        if self._accepted:
+        if self._accepted == self._at:
             return
+        at = self._at
         try:
             self._loader.finish()
             await self._check_string()
         except MdevfsError as error:
             if isinstance(error, BadState) and error.code == "state-cut-short":
                 error.errno = errno.EINVAL  # less than the device needs (mtty, RESUMING -> STOP)
-            raise self._refused(error) from None
-        self._accepted = True
+            self._error = error
+            raise
+        self._accepted = at
 
     async def _check_string(self) -> None:
         """The handshake once more, where the source said its string: what it refuses is not loaded."""
@@ -223,7 +230,7 @@ class Resuming(Session):
 
     async def finish(self) -> object:
         """The new state. Raises MdevfsError."""
-        await self.sync()
+        await self._whole()
         assert self._place.loaded is not None
         return self._place.loaded.state
 
@@ -240,6 +247,7 @@ class BareLoader:
 
     def feed(self, data: bytes) -> None:
         """The next piece. Raises BadState: ENOMEM where there are more bytes than the device has (mtty)."""
+        self._place.check(self._view.version, 0)
         if not self._feed.done:
             self._feed.feed(data)
             data = b"x" * self._pull.waiting

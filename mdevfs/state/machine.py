@@ -52,6 +52,11 @@ def next_state(now: str, wanted: str, features: Collection[str]) -> str:
     return step
 
 
+def reachable(now: str, features: Collection[str]) -> Sequence[str]:
+    """Where a device of these features can go, by as many steps as it takes."""
+    return [state for state, step in zip(_TARGETS, _NEXT[now], strict=True) if step and has(state, features)]
+
+
 def way(now: str, wanted: str, features: Collection[str]) -> Sequence[str]:
     """Every state after `now`, `wanted` the last; empty when it is there. Raises KernelError (EINVAL)."""
     steps: list[str] = []

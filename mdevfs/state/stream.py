@@ -83,6 +83,24 @@ class Place:
     instance: int = 0
     loaded: View | None = None
 
+    def check(self, version: int, at: int) -> None:
+        """Raises BadState for a version that is not loaded here; `at` is where it stood."""
+        try:
+            check_version(self.description, version, "", at)
+        except BadState as error:
+            error.device = self.name
+            raise
+        if version in self.blocked:
+            raise BadState(
+                "state-version-blocked",
+                rule="this version is blocked at the target",
+                device=self.name,
+                offset=at,
+                source=f"version {version}",
+                target=f"blocked: {', '.join(map(str, sorted(self.blocked)))}",
+                mend="save with another version, or allow it: mdevfs/blocked_state_versions",
+            )
+
 
 @define
 class Loader:
@@ -197,7 +215,7 @@ class Loader:
                 target=self._names(),
                 mend="load it into a device of that kind, at that address",
             )
-        self._check_version(place, version, at)
+        place.check(version, at)
         view = place.begin(version)
         self._sections[number] = place
         begin = pull.offset
@@ -208,23 +226,6 @@ class Loader:
             error.device = error.device or name
             raise
         place.loaded = view
-
-    def _check_version(self, place: Place, version: int, at: int) -> None:
-        try:
-            check_version(place.description, version, "", at)
-        except BadState as error:
-            error.device = place.name
-            raise
-        if version in place.blocked:
-            raise BadState(
-                "state-version-blocked",
-                rule="this version is blocked at the target",
-                device=place.name,
-                offset=at,
-                source=f"version {version}",
-                target=f"blocked: {', '.join(map(str, sorted(place.blocked)))}",
-                mend="save with another version, or allow it: mdevfs/blocked_state_versions",
-            )
 
     def _footer(self, number: int, description: VMState, version: int, size: int) -> Reading[None]:
         pull, at = self._pull, self._pull.offset

@@ -64,8 +64,10 @@ class Side:
         return found
 
 
-async def side(folder: Path, arguments: str = "", driver: str = "nic", type_id: str = "nic-a") -> Side:
-    (folder / "nic.py").write_text(DRIVER)
+async def side(
+    folder: Path, arguments: str = "", driver: str = "nic", type_id: str = "nic-a", source: str = DRIVER
+) -> Side:
+    (folder / "nic.py").write_text(source)
     host = await host_of(f'[host]\ndrivers = ["nic.py"]\nkernel = "6.18"\n[[device]]\ndriver = "{driver}"\n', folder)
     found = Side(host)
     where = f"class/mdev_bus/{driver}/mdev_supported_types/{type_id}/create"
@@ -88,12 +90,13 @@ def refused(*codes: int) -> Iterator[None]:
 
 
 async def saved(source: Side) -> bytes:
-    """What a source sends; it goes on running."""
+    """What a source sends; it goes on as it was."""
+    before = await source.state()
     await source.move("STOP_COPY")
     file = await source.open(os.O_RDONLY)
     data = await read_all(file)
     file.closed()
-    assert await source.state() == "RUNNING"
+    assert await source.state() == before
     return data
 
 
