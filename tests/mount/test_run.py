@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mdevfs.sandbox import udevd
 from tests.mount.conftest import why_not
 from tests.mount.server import LIMIT, MDEVFS, mdevfs, mounts, run
 from tests.mount.test_life import as_nobody
@@ -135,12 +136,37 @@ def test_mdevctl_works_and_the_host_is_untouched(tmp_path: Path) -> None:
     assert machine_mounts() == table
 
 
-def test_an_ordinary_user_needs_no_privilege() -> None:
+USERS = """
+id -u; ls /sys/class/mdev_bus; stat -f -c %T /sys/class
+! command -v udevadm > /dev/null || udevadm settle || ! test -S /run/udev/control
+mkdir /etc/mdevctl.d/mtty /var/lib/libvirt/x && touch /run/x /dev/x
+echo 5eed0000-0000-0000-0000-000000000001 > /sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1/create
+ls /dev/vfio/devices; cat /dev/vfio/devices/vfio0 2>&1
+cat /sys/kernel/debug/vfio/*/migration/state
+"""
+
+
+@pytest.mark.parametrize("option", ["--udevd=real", "--udevd=mini", "--hermetic"])
+def test_an_ordinary_user_needs_no_privilege(place: Path, option: str) -> None:
+    """On a kernel whose tree has a debugfs, and where there is a real one that the user may not enter."""
     if os.stat("/dev/fuse").st_mode & 0o006 != 0o006:
         pytest.skip("needs a /dev/fuse that ordinary users can open")
-    script = "id -u; ls /sys/class/mdev_bus; cat /sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1/device_api"
-    done = run(*as_nobody(), MDEVFS, "run", "mtty", "--", "sh", "-c", script)
-    assert done.stdout.split() == ["0", "mtty", "vfio-pci"], done.stderr
+    if option == "--udevd=real" and udevd.program() is None:
+        pytest.skip("needs systemd-udevd (package udev)")
+    host = place / "host.toml"
+    host.write_text('[host]\nname = "new"\nkernel = "6.8"\n[[device]]\ndriver = "mtty"\n')
+    debugfs = (
+        "unshare",
+        "-m",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        'mount -t debugfs d /sys/kernel/debug; "$0" "$@"',
+    )
+    done = run(*debugfs, *as_nobody(), MDEVFS, "run", option, host, "--", "sh", "-c", USERS)
+    said = ["0", "mtty", "sysfs", "vfio0", "cat: /dev/vfio/devices/vfio0: No such device", "RUNNING"]
+    assert (done.stdout.splitlines(), done.stderr) == (said, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
