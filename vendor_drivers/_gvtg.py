@@ -12,43 +12,45 @@ VENDOR = 0x8086
 SERIES = "migration_version v5 (April 2020), patch 3/4"
 
 
-NAMES = ("low_gm", "high_gm", "fence", "resolution")
+SHARED = ("low_gm_size", "high_gm_size", "fence")
+NAMES = (*SHARED, "resolution")  # as a type's description has them
 
 
 @frozen
 class Resources:
     """What a vGPU takes of its GPU: graphics memory in MB, fences; and the largest resolution that it shows."""
 
-    low_gm: int
-    high_gm: int
+    low_gm_size: int
+    high_gm_size: int
     fence: int
     resolution: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Resources:
         """What `text` says."""
-        low_gm, high_gm, fence, resolution = (part.partition(":")[2] for part in text.split("/"))
-        return cls(int(low_gm), int(high_gm), int(fence), resolution)
+        low, high, fence, resolution = (part.partition(":")[2] for part in text.split("/"))
+        return cls(int(low), int(high), int(fence), resolution)
 
     @property
     def text(self) -> str:
-        """`low_gm:256/high_gm:1024/fence:4/resolution:1920x1200`, the value of the migration parameter."""
+        """`low_gm_size:256/high_gm_size:1024/fence:4/resolution:1920x1200`, the value of the migration parameter."""
         return "/".join(f"{name}:{getattr(self, name)}" for name in NAMES)
 
     def shares(self, left: Resources) -> int:
         """How many of these fit into what is left."""
-        return min(left.low_gm // self.low_gm, left.high_gm // self.high_gm, left.fence // self.fence)
+        low, high = left.low_gm_size // self.low_gm_size, left.high_gm_size // self.high_gm_size
+        return min(low, high, left.fence // self.fence)
 
     def times(self, units: int) -> Resources:
         """Of `units` aggregated into one vGPU: the resolution does not grow."""
-        return Resources(self.low_gm * units, self.high_gm * units, self.fence * units, self.resolution)
+        return Resources(self.low_gm_size * units, self.high_gm_size * units, self.fence * units, self.resolution)
 
     def less(self, other: Resources) -> Resources:
         """What is left without `other`."""
-        return Resources(self.low_gm - other.low_gm, self.high_gm - other.high_gm, self.fence - other.fence)
+        return Resources(*(getattr(self, name) - getattr(other, name) for name in SHARED))
 
 
-HOST = Resources(low_gm=128, high_gm=384, fence=4)  # what the host keeps (gvt/gvt.h)
+HOST = Resources(low_gm_size=128, high_gm_size=384, fence=4)  # what the host keeps (gvt/gvt.h)
 TYPES = {  # vgpu.c, by suffix; the order in which they are listed
     8: Resources(64, 384, 4, "1024x768"),
     4: Resources(128, 512, 4, "1920x1200"),
@@ -58,7 +60,7 @@ TYPES = {  # vgpu.c, by suffix; the order in which they are listed
 # The series' string, and ours for a vGPU that is not one unit of a type as the kernel has it: it says what it takes.
 _SAYS = re.compile(
     r"(?P<hardware>[0-9a-f]{4}-[0-9a-f]{4})-(?P<type>[^-,]+-[^,]+?)"
-    r"(?:,aggregator=(?P<units>[1-9][0-9]{0,2}),low_gm=(?P<low_gm>[0-9]{1,9}),high_gm=(?P<high_gm>[0-9]{1,9})"
+    r"(?:,aggregator=(?P<units>[1-9][0-9]{0,2}),low_gm_size=(?P<low>[0-9]{1,9}),high_gm_size=(?P<high>[0-9]{1,9})"
     r",fence=(?P<fence>[0-9]{1,9}),resolution=(?P<resolution>[0-9]{1,5}x[0-9]{1,5}))?-(?P<version>[0-9a-f]{8})"
 )
 
@@ -76,7 +78,7 @@ class Said:
     plain: bool
 
     def write(self) -> str:
-        """`8086-591d-i915-GVTg_V5_4-00000001`, or with `,aggregator=2,low_gm=256,...` after the type."""
+        """`8086-591d-i915-GVTg_V5_4-00000001`, or with `,aggregator=2,low_gm_size=256,...` after the type."""
         more = ""
         if not self.plain:
             more = f",aggregator={self.units}" + "".join(f",{name}={getattr(self.takes, name)}" for name in NAMES)
@@ -85,7 +87,7 @@ class Said:
 
 def said(device_id: int, type_id: str, version: int, unit: Resources, takes: Resources) -> Said:
     """What a vGPU says that takes `takes`; each unit of its type takes `unit` here."""
-    units, plain = takes.low_gm // unit.low_gm, takes == of_type(type_id)
+    units, plain = takes.low_gm_size // unit.low_gm_size, takes == of_type(type_id)
     return Said(f"{VENDOR:04x}-{device_id:04x}", type_id, f"{version:08x}", units, takes, plain)
 
 
@@ -96,7 +98,7 @@ def parse(text: str) -> Said | None:
         return None
     plain, takes = match["units"] is None, of_type(match["type"])
     if not plain:
-        takes = Resources(int(match["low_gm"]), int(match["high_gm"]), int(match["fence"]), match["resolution"])
+        takes = Resources(int(match["low"]), int(match["high"]), int(match["fence"]), match["resolution"])
     found = Said(match["hardware"], match["type"], match["version"], int(match["units"] or 1), takes, plain)
     return found if found.write() == text else None
 
@@ -176,7 +178,8 @@ PAGES = [
         code="i915-resources",
         title="a vGPU of other resources",
         what="One of the vGPUs is aggregated of several units, or its host's units are not the kernel's. Then\n"
-        "type-ids do not matter, but all that a vGPU takes must be equal: low_gm and high_gm (MB), fence, resolution.",
+        "type-ids do not matter, but what a vGPU takes must be equal: low_gm_size and high_gm_size (in MB), fence,\n"
+        "resolution.",
         example="fence: source 4 (GVTg_V5_2), target 8 (GVTg_V5_4, aggregator=2)",
         side="target",
         mend="Make the target with the source's migration/resources (create UUID,resources=VALUE), of any type whose\n"

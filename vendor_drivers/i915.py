@@ -26,7 +26,7 @@ from mdevfs.vendor import (
     show,
 )
 from mdevfs.vendor import Settings as Base
-from vendor_drivers._gvtg import HOST, PAGES, TYPES, VENDOR, Resources, Said, differences, parse, said
+from vendor_drivers._gvtg import HOST, PAGES, SHARED, TYPES, VENDOR, Resources, Said, differences, parse, said
 
 MAX_VGPUS = 7  # ids 1 to 7
 Suffix = Literal["8", "4", "2", "1"]
@@ -107,11 +107,11 @@ class I915(VendorDriver):
         found = []
         for count, kernels in TYPES.items():
             need = _unit(settings, count, kernels)
-            if need.low_gm > settings.aperture_mb - HOST.low_gm:
+            if need.low_gm_size > settings.aperture_mb - HOST.low_gm_size:
                 break
             weight = 16 // count
             description = (
-                f"low_gm_size: {need.low_gm}MB\nhigh_gm_size: {need.high_gm}MB\n"
+                f"low_gm_size: {need.low_gm_size}MB\nhigh_gm_size: {need.high_gm_size}MB\n"
                 f"fence: {need.fence}\nresolution: {need.resolution}\nweight: {weight}"
             )
             name = f"GVTg_{prefix}_{count}"
@@ -200,7 +200,7 @@ def _unit(settings: I915.Settings, count: int, kernels: Resources) -> Resources:
     own = next((unit for suffix, unit in settings.types.items() if int(suffix) == count), Unit())
     return evolve(
         kernels,
-        high_gm=own.high_gm_mb or kernels.high_gm,
+        high_gm_size=own.high_gm_mb or kernels.high_gm_size,
         fence=own.fence or kernels.fence,
         resolution=own.resolution or kernels.resolution,
     )
@@ -227,7 +227,7 @@ def _fitting(mdev: Mdev, params: Values) -> Resources:
     """The resources that these parameters ask for. Raises Refused (ENOSPC) for the first that is short, in the
     driver's order."""
     need, left = Resources.parse(str(params["resources"])), _left(mdev.parent, but=mdev)
-    for name in ("low_gm", "high_gm", "fence"):
+    for name in SHARED:
         if getattr(need, name) > getattr(left, name):
             raise _no_space(name, getattr(need, name), getattr(left, name))
     return need

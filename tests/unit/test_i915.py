@@ -26,11 +26,11 @@ TABLE: list[tuple[Config, Config, list[tuple[str, str | None]]]] = [
     # As the kernel shares a GPU, fences and high memory do not divide, and resolutions differ.
     ((KERNEL, 2, 1), (KERNEL, 4, 2), [(RESOURCES, "fence")]),
     ((KERNEL, 4, 2), (KERNEL, 2, 1), [(RESOURCES, "fence")]),
-    ((KERNEL, 2, 1), (KERNEL, 8, 4), [(RESOURCES, name) for name in ("high_gm", "fence", "resolution")]),
-    ((KERNEL, 4, 2), (KERNEL, 8, 4), [(RESOURCES, name) for name in ("high_gm", "fence", "resolution")]),
+    ((KERNEL, 2, 1), (KERNEL, 8, 4), [(RESOURCES, name) for name in ("high_gm_size", "fence", "resolution")]),
+    ((KERNEL, 4, 2), (KERNEL, 8, 4), [(RESOURCES, name) for name in ("high_gm_size", "fence", "resolution")]),
     ((KERNEL, 4, 2), (KERNEL, 4, 2), []),
-    ((KERNEL, 4, 2), (KERNEL, 4, 1), [(RESOURCES, name) for name in ("low_gm", "high_gm", "fence")]),
-    ((KERNEL, 4, 1), (KERNEL, 4, 2), [(RESOURCES, name) for name in ("low_gm", "high_gm", "fence")]),
+    ((KERNEL, 4, 2), (KERNEL, 4, 1), [(RESOURCES, name) for name in ("low_gm_size", "high_gm_size", "fence")]),
+    ((KERNEL, 4, 1), (KERNEL, 4, 2), [(RESOURCES, name) for name in ("low_gm_size", "high_gm_size", "fence")]),
     # The same type on a host that shares its GPU in another way.
     ((KERNEL, 4, 1), (EVEN, 4, 1), [(RESOURCES, "fence")]),
     ((EVEN, 4, 1), (KERNEL, 4, 1), [(RESOURCES, "fence")]),
@@ -65,11 +65,11 @@ async def test_the_handshake(source: Config, target: Config, expected: list[tupl
         (EVEN, 2, 1, "8086-591d-i915-GVTg_V5_2-00000001"),
         (
             *(KERNEL, 4, 2),
-            "8086-591d-i915-GVTg_V5_4,aggregator=2,low_gm=256,high_gm=1024,fence=8,resolution=1920x1200-00000001",
+            "8086-591d-i915-GVTg_V5_4,aggregator=2,low_gm_size=256,high_gm_size=1024,fence=8,resolution=1920x1200-00000001",
         ),
         (
             *(EVEN, 4, 1),
-            "8086-591d-i915-GVTg_V5_4,aggregator=1,low_gm=128,high_gm=512,fence=2,resolution=1920x1200-00000001",
+            "8086-591d-i915-GVTg_V5_4,aggregator=1,low_gm_size=128,high_gm_size=512,fence=2,resolution=1920x1200-00000001",
         ),
     ],
 )
@@ -92,10 +92,16 @@ async def test_the_string_is_the_series_own_unless_it_would_not_tell_all(
         (PLAIN[:-1], "i915-format"),
         (PLAIN.replace("-i915-", "-i915_"), "i915-format"),
         (PLAIN.replace("V5_4", "V5_4,aggregator=2"), "i915-format"),
-        (PLAIN.replace("V5_4", "V5_4,aggregator=2,low_gm=0256,high_gm=1,fence=1,resolution=1x1"), "i915-format"),
-        (PLAIN.replace("V5_4", "V5_4,aggregator=0,low_gm=1,high_gm=1,fence=1,resolution=1x1"), "i915-format"),
+        (
+            PLAIN.replace("V5_4", "V5_4,aggregator=2,low_gm_size=0256,high_gm_size=1,fence=1,resolution=1x1"),
+            "i915-format",
+        ),
+        (PLAIN.replace("V5_4", "V5_4,aggregator=0,low_gm_size=1,high_gm_size=1,fence=1,resolution=1x1"), "i915-format"),
         (PLAIN.replace("V5_4", "V9_4"), TYPE),
-        (PLAIN.replace("V5_4", "V5_4,aggregator=2,low_gm=256,high_gm=1024,fence=8,resolution=1x1"), RESOURCES),
+        (
+            PLAIN.replace("V5_4", "V5_4,aggregator=2,low_gm_size=256,high_gm_size=1024,fence=8,resolution=1x1"),
+            RESOURCES,
+        ),
     ],
 )
 async def test_strings_that_are_not_those_of_a_vgpu_here(spoil: str, code: str) -> None:
@@ -142,8 +148,8 @@ async def test_units_are_taken_and_given_back() -> None:
 @pytest.mark.parametrize(
     ("settings", "suffix", "units", "short"),
     [
-        ("aperture_mb = 512", 4, 3, "low_gm"),
-        ("aperture_mb = 1024", 8, 7, "high_gm"),
+        ("aperture_mb = 512", 4, 3, "low_gm_size"),
+        ("aperture_mb = 1024", 8, 7, "high_gm_size"),
         ("aperture_mb = 2048, ggtt_mb = 16384", 8, 7, "fence"),
     ],
 )
@@ -212,9 +218,9 @@ async def test_resources_are_changed_later() -> None:
     assert await one.client.read(f"{one.path}/intel_vgpu/vgpu_id") == "1\n"
     await write(f"{one.path}/mdevfs/in_use", "1")
     with pytest.raises(OSError, match="in-use: resources"):
-        await write(resources, "low_gm:128/high_gm:512/fence:4/resolution:1920x1200")
+        await write(resources, "low_gm_size:128/high_gm_size:512/fence:4/resolution:1920x1200")
     await write(f"{one.path}/mdevfs/in_use", "0")
-    await write(resources, "low_gm:128/high_gm:512/fence:4/resolution:1920x1200")
+    await write(resources, "low_gm_size:128/high_gm_size:512/fence:4/resolution:1920x1200")
     assert await one.client.read(f"{one.path}/migration_version") == f"{PLAIN}\n"
     assert await available(one.client) == ["1", "2", "4", "5"]
     check_tree(one.host.tree)
@@ -226,7 +232,10 @@ async def test_resources_are_changed_later() -> None:
         ("gpu", "8086-1912"),
         ("generation", "8"),
         ("software-version", "2"),
-        ("resources", "low_gm:256/high_gm:1024/fence:4/resolution:1920x1200"),  # V5_2's, two V5_4 have 8 fences
+        (
+            "resources",
+            "low_gm_size:256/high_gm_size:1024/fence:4/resolution:1920x1200",
+        ),  # V5_2's, two V5_4 have 8 fences
         ("resources", "8086"),
     ],
 )
@@ -242,10 +251,10 @@ async def test_a_parameter_is_taken_instead_of_units() -> None:
     built = await host_of(host(EVEN))
     client = InProcess(built.tree)
     for number, given in enumerate(("", ",aggregator=4"), 1):
-        wanted = ",resources=low_gm:128/high_gm:512/fence:2/resolution:1920x1200"
+        wanted = ",resources=low_gm_size:128/high_gm_size:512/fence:2/resolution:1920x1200"
         assert await create(client, 8, number, given + wanted) == 0
         string = await client.read(f"bus/mdev/devices/facade00-0000-4000-8000-{number:012x}/migration_version")
-        assert "V5_8,aggregator=2,low_gm=128" in string
+        assert "V5_8,aggregator=2,low_gm_size=128" in string
 
 
 async def test_two_generations_with_one_device_id() -> None:
