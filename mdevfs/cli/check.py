@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -62,14 +62,19 @@ def _source(paths: list[str], string: str | None) -> Path | SourceString:
 def lines(answer: Answer) -> Iterator[str]:
     """The answer for people. All that a tree said is escaped."""
     yield "compatible" if answer.compatible else "incompatible"
-    for reason in answer.reasons:
+    yield from reason_lines(answer.reasons, answer.notes)
+
+
+def reason_lines(reasons: Sequence[Reason], notes: Sequence[str] = ()) -> Iterator[str]:
+    """Every reason with its mend, and where to read more."""
+    for reason in reasons:
         yield f"  {sentence(reason)}"
         if mend := reason.mend or _page_mend(reason.code):
             yield f"    mend ({reason.side}): {escape(mend)}"
-    for note in answer.notes:
+    for note in notes:
         yield f"  note: {note}"
-    if answer.reasons:
-        yield f"  more: mdevfs explain {escape(answer.reasons[0].code)}"
+    if reasons:
+        yield f"  more: mdevfs explain {escape(reasons[0].code)}"
 
 
 def sentence(reason: Reason) -> str:

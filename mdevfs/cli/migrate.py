@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import attrs
 import typer
 
-from mdevfs.cli.check import lines, sentence
+from mdevfs.cli.check import lines, reason_lines
 from mdevfs.cli.output import Json, print_json
+from mdevfs.cli.progress import progress as shown_progress
 from mdevfs.client import Answer, check
 from mdevfs.client.device import MoveFailed
 from mdevfs.client.link import Elsewhere, receive
-from mdevfs.client.migrate import Here, InDoubt, Outcome, Progress, move, resume
-from mdevfs.errors import EXIT_NO, EXIT_YES, InputError, escape
+from mdevfs.client.migrate import Here, InDoubt, Outcome, move, resume
+from mdevfs.errors import EXIT_NO, EXIT_YES, InputError
 
 app = typer.Typer(add_completion=False)
 
@@ -90,7 +89,7 @@ def _move(source: Path, target: Path | None, command: str | None, precopy: bool,
             receiver: Here | Elsewhere = Here(stack, target)
         else:
             receiver = Elsewhere(stack, command or "")
-        progress = stack.enter_context(_progress(quiet))
+        progress = stack.enter_context(shown_progress(quiet))
         try:
             sent = move(source, receiver, precopy=precopy, progress=progress)
         except MoveFailed as error:
@@ -108,12 +107,8 @@ def _said(outcome: Outcome, json: bool) -> int:
     else:
         runs = "the source runs on, the target is as it was" if outcome.running else "neither side runs"
         print(f"not migrated: {runs}\n  {outcome.message}")
-        for reason in outcome.reasons:
-            print(f"  {sentence(reason)}")
-            if reason.mend:
-                print(f"    mend ({reason.side}): {escape(reason.mend)}")
-        if outcome.reasons:
-            print(f"  more: mdevfs explain {escape(outcome.reasons[0].code)}")
+        for line in reason_lines(outcome.reasons):
+            print(line)
     return EXIT_YES if outcome.migrated else EXIT_NO
 
 
@@ -134,26 +129,3 @@ def _resume(device: Path, paths: list[str] | None, command: str | None) -> int:
     was = resume(device)
     print(f"it runs: it was in {was}. Make sure that its other side stays stopped.")
     return EXIT_YES
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Progress | None]:
-    """A counter on a terminal, nothing elsewhere."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import DownloadColumn, TextColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("device state"), DownloadColumn(), TransferSpeedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task, shown = bar.add_task("state", total=None), time.monotonic()
-
-        def told(sent: int) -> None:
-            nonlocal shown
-            if time.monotonic() - shown > 0.1:
-                bar.update(task, completed=sent)
-                shown = time.monotonic()
-
-        yield told

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mdevfs.errors import InputError, escape
 
 if TYPE_CHECKING:
+    from mdevfs.client.device import MoveFailed
     from mdevfs.state.believe import Stream
     from mdevfs.state.cursor import Data
     from mdevfs.state.refusal import BadState
@@ -65,3 +66,14 @@ def complain_of(name: str, stream: Stream) -> None:
 def sentence(problem: BadState) -> str:
     """Its code, and all that it says."""
     return f"{problem.code}: {problem.sentence()}"
+
+
+def refused(error: MoveFailed) -> int:
+    """Says on standard error why a device's state did not move, with the device's reasons; the exit code."""
+    from mdevfs.cli.check import reason_lines
+    from mdevfs.cli.main import complain
+
+    complain(str(error))
+    for line in reason_lines(error.reasons):
+        print(line, file=sys.stderr)
+    return error.exit_code
