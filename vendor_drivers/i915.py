@@ -69,6 +69,17 @@ class I915(VendorDriver):
         ],
     )
 
+    variants = (
+        {},
+        {"device_id": 0x1912},
+        {"software_version": 2},
+        {"software_version": 0},
+        {
+            "aperture_mb": 1024,
+            "types": {"4": {"fence": 2}, "8": {"fence": 1, "high_gm_mb": 256, "resolution": "1920x1200"}},
+        },
+    )
+
     class Settings(Base):
         device_id: int = Field(default=0x591D, ge=0, le=0xFFFF, description="PCI device id")
         generation: int = Field(default=9, ge=1, le=99, description="of the GPU; GVT-g migrates gen8 and gen9")
