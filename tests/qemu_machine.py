@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -50,6 +52,19 @@ class Qmp:
                 return bool(status == "completed")
         return False
 
+    def save(self, folder: Path) -> bytes:
+        """What it writes of its machine, to the end."""
+        with socket.socket(socket.AF_UNIX) as target:
+            target.settimeout(LIMIT)
+            target.bind(str(folder / "out"))
+            target.listen()
+            self.ask("migrate", uri=f"unix:{folder}/out")
+            connection, _ = target.accept()
+            with connection, connection.makefile("rb") as stream:
+                data = stream.read()
+        assert self.migrated()
+        return data
+
     def quit(self) -> None:
         """Ends it, if it has not ended by itself."""
         with suppress(OSError):
@@ -82,22 +97,66 @@ def _machine(machine: str, devices: Sequence[str], *more: str) -> Iterator[tuple
 
 
 @cache
+def machine_types(family: str = "pc-q35-") -> tuple[str, ...]:
+    """The machine types of the QEMU that is here, oldest first; none where there is none."""
+    if shutil.which(BINARY) is None:
+        return ()
+    text = subprocess.run([BINARY, "-M", "help"], capture_output=True, text=True, check=True).stdout
+    names = [line.split()[0] for line in text.splitlines() if line.startswith(family)]
+    return tuple(sorted(names, key=lambda name: [int(part) for part in name.removeprefix(family).split(".")]))
+
+
+@cache
 def capture(machine: str, *devices: str) -> bytes:
     """What a QEMU that has just started writes."""
-    with TemporaryDirectory(prefix="mdevfs-test-") as folder:
-        file = Path(folder) / "stream"
-        with _machine(machine, devices) as (qmp, _):
-            qmp.ask("migrate", uri=f"exec:cat > {file}")
-            assert qmp.migrated()
-        return file.read_bytes()
+    with TemporaryDirectory(prefix="mdevfs-test-") as folder, _machine(machine, devices) as (qmp, _):
+        return qmp.save(Path(folder))
 
 
 def judge_load(machine: str, devices: Sequence[str], data: bytes) -> tuple[bool, str]:
     """Whether a QEMU loads a stream, and its messages, joined by " || "."""
+    again, said = through(machine, devices, data)
+    return again is not None, said
+
+
+def through(machine: str, devices: Sequence[str], data: bytes) -> tuple[bytes | None, str]:
+    """What a QEMU writes after it has loaded a stream, None where it does not load; and its messages."""
+    again = None
     with TemporaryDirectory(prefix="mdevfs-test-") as folder:
         file = Path(folder) / "stream"
         file.write_bytes(data)
         with _machine(machine, devices, "-incoming", "defer") as (qmp, said):
             qmp.ask("migrate-incoming", uri=f"exec:cat {file}")
-            loaded = qmp.migrated()
-    return loaded, " || ".join(said)
+            if qmp.migrated():
+                again = qmp.save(Path(folder))
+    return again, " || ".join(said)
+
+
+def section(stream: bytes, name: str) -> bytes:
+    """One device's section from its name to the end of its body; its size is what the stream's JSON says."""
+    described = next(one for one in described_by(stream)["devices"] if one["name"] == name)
+    counted = bytes([len(name)]) + name.encode()
+    length = len(counted) + 8 + _size(described)
+    at = stream.find(counted)
+    while stream[at - 5] != 4 or stream[at + length : at + length + 5] != b"\x7e" + stream[at - 4 : at]:
+        at = stream.find(counted, at + 1)
+        assert at > 0, f"no section {name}"
+    return stream[at : at + length]
+
+
+def described_by(stream: bytes) -> dict[str, Any]:
+    """The JSON at a stream's end, found by its length."""
+    places = range(stream.rfind(b"\0") - 4, len(stream))
+    at = next(one for one in places if stream[one : one + 5] == struct.pack(">BI", 6, len(stream) - one - 5))
+    return dict(json.loads(stream[at + 5 :]))
+
+
+def _size(described: dict[str, Any]) -> int:
+    own = sum(one["size"] * one.get("array_len", 1) for one in described["fields"])
+    return int(own + sum(6 + len(sub["vmsd_name"]) + _size(sub) for sub in described.get("subsections", [])))
+
+
+def alone(machine: str, section: bytes, number: int = 1) -> bytes:
+    """A stream of one section and no JSON: what a device's loader wants of a whole machine's."""
+    configuration = b"QEVM\0\0\0\3\7" + struct.pack(">I", len(machine)) + machine.encode()
+    return configuration + struct.pack(">BI", 4, number) + section + struct.pack(">BIB", 0x7E, number, 0)
