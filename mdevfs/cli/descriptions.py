@@ -27,10 +27,10 @@ class OfDriver:
     version: int
 
 
-def of_driver(word: str) -> OfDriver:
-    """What "NAME", "NAME@VERSION" or a driver file in place of the name means. Raises InputError."""
-    from pydantic import ValidationError
-
+def of_driver(word: str, settings: Sequence[str] = ()) -> OfDriver:
+    """What "NAME", "NAME@VERSION" or a driver file in place of the name means, of devices with these settings
+    ("NAME=VALUE"). Raises InputError."""
+    from mdevfs.host.single import settings_of
     from mdevfs.vendor.guard import GuardedDriver
 
     name, at, number = word.rpartition("@")
@@ -40,22 +40,20 @@ def of_driver(word: str) -> OfDriver:
     hooks = GuardedDriver(driver())
     if not hooks.migrates:
         raise InputError(f"driver {driver.name} does not migrate: its devices have no state to describe")
-    description: VMState | None
-    try:
-        description = hooks.device_state(driver.Settings.model_validate({}))
-    except ValidationError:
-        description = driver.state
-    if description is None:
-        raise InputError(f"driver {driver.name}: what state its devices have depends on settings that it requires")
+    wrong = list[str]()
+    made = settings_of(driver, settings, wrong)
+    if wrong and (settings or driver.state is None):
+        raise InputError(f"driver {driver.name}: {mistake}" for mistake in wrong)
+    description = hooks.device_state(made) if made is not None or driver.state is None else driver.state
     return OfDriver(word, driver.name, description, int(number) if number else description.version)
 
 
-def all_of(words: Iterable[str]) -> list[OfDriver]:
+def all_of(words: Iterable[str], settings: Sequence[str] = ()) -> list[OfDriver]:
     """Raises InputError with the mistakes of all."""
     found, mistakes = [], list[str]()
     for word in words:
         try:
-            found.append(of_driver(word))
+            found.append(of_driver(word, settings))
         except InputError as error:
             mistakes += error.mistakes
     if mistakes:

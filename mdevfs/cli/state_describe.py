@@ -20,6 +20,9 @@ def describe(
         list[str],
         typer.Argument(metavar="DRIVER...", help="By name or driver file; DRIVER@VERSION for an older version."),
     ],
+    setting: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting of the drivers; again for each one.")
+    ] = None,
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="Without it standard output.")] = "-",
     doc: Annotated[bool, typer.Option("--doc", help="A document in Markdown instead: the format, for people.")] = False,
 ) -> None:
@@ -33,7 +36,7 @@ def describe(
 
     from mdevfs.state.document import document
 
-    found = all_of(drivers)
+    found = all_of(drivers, setting or [])
     if doc:
         text = "\n".join(document(one.driver, one.description, one.version) for one in found)
     else:

@@ -56,7 +56,7 @@ async def device(wanted: Wanted) -> Mdev:
     """The one mdev of a new host. Raises InputError with every mistake; what create raises."""
     driver = wanted.driver
     wrong = list(_machine_mistakes(wanted))
-    settings = _settings(wanted, wrong)
+    settings = settings_of(driver, wanted.settings, wrong)
     if settings is None:  # what does not depend on them can be told all the same
         declared = [] if callable(driver.types) else [f"{driver.name}-{one.suffix}" for one in driver.types]
         _type(wanted, declared, wrong)
@@ -90,10 +90,11 @@ def _machine_mistakes(wanted: Wanted) -> Iterator[str]:
         yield f'machine: {wanted.driver.name} does not know the machine type "{escape(wanted.machine)}"{hint}'
 
 
-def _settings(wanted: Wanted, wrong: list[str]) -> BaseModel | None:
-    """Each a text, or where its schema wants something else the TOML that the text is."""
-    model, given = wanted.driver.Settings, dict[str, object]()
-    for one in wanted.settings:
+def settings_of(driver: type[VendorDriver], words: Iterable[str], wrong: list[str]) -> BaseModel | None:
+    """A driver's settings from "NAME=VALUE": each a text, or where its schema wants something else the TOML that the
+    text is. None where there are mistakes, which are added to `wrong`."""
+    model, given = driver.Settings, dict[str, object]()
+    for one in words:
         name, equals, value = one.partition("=")
         if not equals:
             wrong.append(f'settings: "{escape(one)}" is not of the form NAME=VALUE')

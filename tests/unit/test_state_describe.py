@@ -24,7 +24,9 @@ from mdevfs.state.fields import U8, U16, U32, U64, Bytes, Field, SizedBytes, Tim
 from mdevfs.state.finding import Direction
 from mdevfs.state.refusal import BadState
 from mdevfs.state.view import View
-from tests.qemu import judge, needs_scripts
+from mdevfs.vendor.guard import GuardedDriver
+from mdevfs.vendor.loader import all_installed
+from tests.qemu import VMSTATE, judge, needs_scripts
 from tests.unit.dumps import Json, any_described, condition, edited
 
 RING = VMState("ring", fields=[U64("base"), U16("len")], doc="A ring of descriptors.")
@@ -138,6 +140,48 @@ def test_qemus_checker_reads_it(tmp_path: Path) -> None:
         path.write_text(json.dumps(dump({"nic": (NIC, version)})))
     judge("accept_description.py", paths[1], paths[1], "--forward", "ok", "--reverse", "ok")
     judge("accept_description.py", *paths, "--reverse", "bad")
+
+
+def shipped() -> list[str]:
+    """The shipped drivers whose devices migrate."""
+    return [found.driver.name for found in all_installed() if GuardedDriver(found.driver()).migrates]
+
+
+@needs_scripts
+def test_qemus_checker_reads_every_shipped_driver(tmp_path: Path) -> None:
+    path = tmp_path / "all.json"
+    assert run(["state", "describe", *shipped(), "-o", str(path)]) == 0
+    assert len(json.loads(path.read_text())) == len(shipped()) + 1
+    judge("accept_description.py", path, path, "--forward", "ok", "--reverse", "ok")
+    assert run(["state", "check", str(path), str(path)]) == 0
+
+
+RELEASES = [VMSTATE / f"dump-qemu{release}-pc-q35-7.2.json" for release in ("7.2", "10.0", "11.1")]
+
+
+@pytest.fixture
+def e1000(tmp_path: Path) -> Path:
+    """Our e1000 as a dump."""
+    path = tmp_path / "e1000.json"
+    assert run(["state", "describe", "e1000", "-o", str(path)]) == 0
+    if not json.loads(path.read_text())["e1000"]["Description"]["Fields"]:
+        pytest.skip("the driver e1000 describes no state yet")
+    return path
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
+def test_our_e1000_is_qemus(e1000: Path, release: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([str(release), "e1000"], ["e1000", str(release)]):
+        assert run(["state", "check", *arguments, "--device", "e1000", "--json"]) == 0
+        (device,) = json.loads(capsys.readouterr().out)["devices"]
+        assert {one["code"] for one in device["findings"]} <= {"state-length-unknown"}
+
+
+@needs_scripts
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
+def test_qemus_checker_takes_our_e1000_for_qemus(e1000: Path, release: Path) -> None:
+    for pair in ((release, e1000), (e1000, release)):
+        judge("accept_description.py", *pair, "--only", "e1000", "--forward", "ok", "--reverse", "ok")
 
 
 # -- never a false yes, against our own encoder
@@ -270,7 +314,7 @@ def test_describe_prints_a_dump(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 DRIVER = """
-from mdevfs.vendor import U8, U32, DeviceModel, MdevType, VendorDriver, VMState
+from mdevfs.vendor import U8, U32, DeviceModel, MdevType, Settings, VendorDriver, VMState
 
 class Acme(VendorDriver):
     api = 1
@@ -278,6 +322,12 @@ class Acme(VendorDriver):
     types = [MdevType("one", device_api="vfio-pci", instances=1)]
     model = DeviceModel("acme.com/nic", params=[], versions={})
     state = VMState("acme", 2, 1, fields=[U32("ctrl"), U8("vet", since=2)])
+
+    class Settings(Settings):
+        release: int = 2
+
+    def device_state(self, settings):
+        return self.state if settings.release > 1 else VMState("acme", 1, fields=[U32("ctrl")])
 """
 
 
@@ -294,6 +344,18 @@ def test_versions_of_a_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     newer.write_text(DRIVER.replace('U8("vet", since=2)', 'U8("new"), U8("vet", since=2)'))
     assert run(["state", "check", str(path), str(newer)]) == 1
     assert "state-field-added: new" in capsys.readouterr().out
+
+
+def test_settings_of_a_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "acme.py"
+    path.write_text(DRIVER)
+    assert run(["state", "describe", str(path), "--setting", "release=1"]) == 0
+    assert json.loads(capsys.readouterr().out)["acme"]["version_id"] == 1
+    assert run(["state", "describe", str(path), "--setting", "release=x", "--setting", "nothing"]) == 2
+    assert [line.partition(": ")[2][:30] for line in capsys.readouterr().err.splitlines()] == [
+        'driver acme: settings: "nothin',
+        "driver acme: settings.release:",
+    ]
 
 
 def test_describe_as_a_document(tmp_path: Path) -> None:
