@@ -119,15 +119,20 @@ class BytesDiff:
         self._runs(_fields(source), _fields(target))
 
     def _runs(self, ours: list[Item], theirs: list[Item]) -> None:
+        """Fields; where each has its like on the other side, pair by pair."""
         if len(ours) == len(theirs) and all(map(like, ours, theirs)):
             for pair in zip(ours, theirs, strict=True):
                 self._pair(*pair)
             return
-        for sometimes, rule in ((ours, "only the source has it"), (theirs, "only the target has it")):
-            if lone := [one for one in sometimes if one.condition]:
-                sides = (lone, []) if sometimes is ours else ([], lone)
-                self._condition(f"{rule}, and it is sent under a condition", *sides)
-        self._solid([one for one in ours if not one.condition], [one for one in theirs if not one.condition])
+        alone = [[one for one in side if one.condition] for side in (ours, theirs)]
+        if not any(alone):
+            self._solid(ours, theirs)
+            return
+        for side, name in enumerate(("source", "target")):
+            if lone := alone[side]:
+                rule = f"only the {name} has it, and it is sent under a condition"
+                self._condition(rule, *((lone, []) if side == 0 else ([], lone)))
+        self._runs([one for one in ours if not one.condition], [one for one in theirs if not one.condition])
 
     def _subsections(self, ours: Subsections, theirs: Subsections | None) -> None:
         if theirs is not None and ours.described.subsections and ours.condition != theirs.condition:
@@ -136,9 +141,7 @@ class BytesDiff:
         self.subsections(self.prefix, ours, theirs)
 
     def _solid(self, ours: list[Item], theirs: list[Item]) -> None:
-        """What is always sent, on both sides."""
-        if not ours and not theirs:
-            return
+        """What is always sent, on both sides, and not pair by pair the same."""
         same = same_size(ours, theirs)
         if same is None:
             self.alike["state-length-unknown"].append((listed(ours), listed(theirs)))

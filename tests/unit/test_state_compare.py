@@ -257,6 +257,12 @@ def test_conditions() -> None:
     assert harmless(nic(maybe, within), nic(maybe, within)) == set()
 
 
+def test_beside_a_condition_what_changed_in_an_array_is_found() -> None:
+    """Found by chance: the comparison ended with an IndexError."""
+    old = nic(struct("s", described("s", [A]), 2), plain("m", 4, maybe=True), C)
+    assert both(old, nic(struct("t", described("s", [plain("x", 8)]), 2), C)) == ("breaks", "breaks")
+
+
 def test_versions_of_fields_count_only_in_sections_and_structs_of_their_description() -> None:
     """A struct's version is not sent: each side takes its own."""
     old = nic(struct("s", described("s", [A, plain("b", 4, since=2)], version=1)), version=5)

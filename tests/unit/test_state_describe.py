@@ -164,8 +164,6 @@ def e1000(tmp_path: Path) -> Path:
     """Our e1000 as a dump."""
     path = tmp_path / "e1000.json"
     assert run(["state", "describe", "e1000", "-o", str(path)]) == 0
-    if not json.loads(path.read_text())["e1000"]["Description"]["Fields"]:
-        pytest.skip("the driver e1000 describes no state yet")
     return path
 
 
