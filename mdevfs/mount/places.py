@@ -82,16 +82,17 @@ def prepare(path: Path) -> None:
 
 
 def _check_fuse() -> None:
-    device = Path("/dev/fuse")
-    if not device.exists():
+    """Opened, not only looked at: in `mdevfs run` everybody is root, and a container's device rules refuse the open."""
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
         raise MachineError(
             "there is no /dev/fuse: load the module fuse, or give it to this container; see `mdevfs doctor`"
-        )
-    if os.geteuid() != 0:
-        if shutil.which("fusermount3") is None:
-            raise MachineError("fusermount3 is missing: install the package fuse3; see `mdevfs doctor`")
-        if not os.access(device, os.R_OK | os.W_OK):
-            raise MachineError("no permission to open /dev/fuse; see `mdevfs doctor`")
+        ) from None
+    except OSError as error:
+        raise MachineError(f"/dev/fuse cannot be opened: {error.strerror}; see `mdevfs doctor`") from None
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise MachineError("fusermount3 is missing: install the package fuse3; see `mdevfs doctor`")
 
 
 def unmount(path: Path, lazy: bool = False) -> None:

@@ -105,24 +105,34 @@ def private_directory(target: Path, source: Path) -> None:
     it: clients make it themselves, and then on the host."""
     source.mkdir(parents=True, exist_ok=True)
     if not target.is_dir():
-        private_layer(next(above for above in target.parents if above.is_dir()))
+        if not private_layer(next(above for above in target.parents if above.is_dir())):
+            return
         target.mkdir(parents=True)
     bind(source, target)
 
 
-def private_layer(directory: Path) -> None:
-    """From here on what is written to `directory` stays in the machine; what is mounted below it stays where it is."""
+def private_layer(directory: Path) -> bool:
+    """From here on what is written to `directory` stays in the machine; what is mounted below it stays where it is.
+
+    False, and nothing has changed, where there is no such directory, or the kernel cannot do it: in a user namespace
+    overlayfs came with 5.11.
+    """
     layer = LAYERS / directory.relative_to("/")
-    if layer.exists() or not directory.is_dir():
-        return
     upper, work, real = (layer / f".{name}" for name in ("upper", "work", "real"))
+    if upper.exists() or not directory.is_dir():
+        return upper.exists()
     for part in (upper, work, real):
-        part.mkdir(parents=True)
+        part.mkdir(parents=True, exist_ok=True)
     below = [path for path in mount_points() if directory in path.parents]
     bind(directory, real)
-    mount("overlay", directory, f"lowerdir={directory},upperdir={upper},workdir={work},userxattr")
+    try:
+        mount("overlay", directory, f"lowerdir={directory},upperdir={upper},workdir={work},userxattr")
+    except MachineError:
+        upper.rmdir()
+        return False
     for path in below:
         bind(real / path.relative_to(directory), path)
+    return True
 
 
 def mount_points() -> list[Path]:

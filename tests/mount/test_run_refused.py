@@ -13,6 +13,7 @@ import pytest
 from mdevfs.sandbox import statfs
 from tests.mount.conftest import why_not
 from tests.mount.server import MDEVFS, mdevfs, run
+from tests.mount.test_life import as_nobody
 
 pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
@@ -86,3 +87,12 @@ def test_a_working_directory_that_is_not_in_the_machine() -> None:
         done = run("env", "-C", place, MDEVFS, "run", "mtty", "--", "true")
     assert done.returncode == 125
     assert done.stderr.startswith(f"mdevfs: there is no {place} in the machine (No such file or directory)")
+
+
+def test_a_dev_fuse_that_may_not_be_opened(place: Path) -> None:
+    closed = place / "fuse"
+    closed.touch(mode=0)
+    prefix = ("unshare", "-m", "sh", "-c", f'mount --bind {closed} /dev/fuse; exec "$0" "$@"', *as_nobody())
+    done = run(*prefix, MDEVFS, "run", "mtty", "--", "true")
+    said = "mdevfs: /dev/fuse cannot be opened: Permission denied; see `mdevfs doctor`\n"
+    assert (done.returncode, done.stderr) == (125, said)
