@@ -137,7 +137,8 @@ def _accept(drivers: Iterable[object], origin: str) -> dict[str, Found]:
 
 
 def _broken(origin: str, error: BaseException) -> None:
-    log.warning("vendor driver %s is left out: %s: %s", origin, type(error).__name__, escape(str(error)))
+    said = "; ".join(error.mistakes) if isinstance(error, InputError) else str(error)
+    log.warning("vendor driver %s is left out: %s: %s", origin, type(error).__name__, escape(said))
     log.debug("vendor driver %s", origin, exc_info=error)
 
 

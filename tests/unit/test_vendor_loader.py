@@ -141,6 +141,13 @@ def test_what_a_file_imports_is_not_its_own(folder: Path) -> None:
             NIC.format(name="a b").replace("api = 1", "api = 2"),
             ["api = 2 is not known", "'a b' is not a driver's name"],
         ),
+        (
+            "from mdevfs.vendor import DeviceModel, Int\nDeviceModel('a.b/c', [Int('a b', 1), Int('x', 9, allowed=[1])])",
+            [
+                "InputError: device model 'a.b/c': parameter name 'a b' is empty or holds",
+                "; device model 'a.b/c': x: init",
+            ],
+        ),
     ],
 )
 def test_a_broken_file(folder: Path, text: str, parts: list[str], expected_logs: list[logging.LogRecord]) -> None:
@@ -148,6 +155,7 @@ def test_a_broken_file(folder: Path, text: str, parts: list[str], expected_logs:
     before = set(sys.modules)
     assert load_file(path) == {}
     assert all(part in told(expected_logs) for part in (str(path), *parts)), told(expected_logs)
+    assert "\\x0a" not in told(expected_logs)
     assert "mdevfs.vendor" in text or "x = 1" in text or set(sys.modules) == before
 
 
