@@ -1,22 +1,19 @@
-"""The one place where vendor code is called: exceptions, junk and slowness stay in the driver they come from."""
+"""A vendor driver as the mdev core calls it: whatever its hooks return or raise, the core gets what it asked for, a
+refusal with an errno, or a DriverFault."""
 
 from __future__ import annotations
 
 import errno
-import functools
-import logging
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Literal, TypeVar
 
-import trio
 from pydantic import BaseModel
 
 from mdevfs.bus.ap_identity import ApIdentity
 from mdevfs.bus.css import SubchannelIdentity
 from mdevfs.bus.kernel import Kernel
 from mdevfs.bus.pci_resource import PciIdentity, SriovCapability
-from mdevfs.errors import DriverFault, InputError, KernelError, MdevfsError
+from mdevfs.errors import InputError, KernelError
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import MdevType, Type
@@ -24,34 +21,29 @@ from mdevfs.migration.machine import Broken, Machine, Tier, compat_values
 from mdevfs.migration.model import MAX_STRING, DeviceModel, Values
 from mdevfs.migration.parameters import Value
 from mdevfs.migration.state_version import blocked_verdict, with_state_version
-from mdevfs.migration.verdict import YES, Reason, Refused, RefusedVerdict, Verdict
+from mdevfs.migration.verdict import YES, Reason, Refused, Verdict
 from mdevfs.state.description import VMState
-from mdevfs.sysfs.entries import Attribute, Deferred, Entry, nest
+from mdevfs.sysfs.entries import Entry
 from mdevfs.sysfs.faults import Faults
-from mdevfs.vendor.api import AttributeMark, Device, Owner, VendorDriver, known_machines, migrates, model_of
+from mdevfs.vendor.api import Device, VendorDriver, known_machines, migrates, model_of
+from mdevfs.vendor.attributes import OwnAttributes
+from mdevfs.vendor.calling import Caller, blocks, nothing
 
-log = logging.getLogger("mdevfs.vendor")
-
-SLOW = 1.0  # seconds after which a call is logged
-THREADS = 40  # of each driver's blocking hooks; more calls wait for their turn
 T = TypeVar("T")
-Result = TypeVar("Result")
 
 
-class GuardedDriver:
+class GuardedDriver(Caller):
     """A vendor driver as the mdev core calls it (`mdevfs.mdev.driver.VendorHooks`); `faults` may strike its hooks."""
 
     def __init__(self, driver: VendorDriver, faults: Faults | None = None) -> None:
+        super().__init__(driver.name)
         self.driver = driver
         self.faults = faults or Faults()
-        self.name = driver.name
         self.max_instances = driver.max_instances
         self.migrates = migrates(type(driver))
-        self._slow_available = _blocks(driver.available)
-        self._attributes = _attributes(driver)
-        self._layouts: dict[Owner, Mapping[str, Sequence[str]]] = {}
+        self._slow_available = blocks(driver.available)
+        self._attributes = OwnAttributes(driver, self)
         self._own_available = type(driver).available is VendorDriver.available
-        self._threads = trio.CapacityLimiter(THREADS)
         # A handshake that is nothing but the declared model runs no vendor code.
         own = type(driver).check, type(driver).migration_string
         self._declares = driver.model is not None and own == (VendorDriver.check, VendorDriver.migration_string)
@@ -104,7 +96,7 @@ class GuardedDriver:
 
     def available(self, type: Type) -> int | Awaitable[int]:
         if self._slow_available:
-            return self._in_thread(type, "available", self.driver.available, self._number(type), (type,))
+            return self.in_thread(type, "available", self.driver.available, self._number(type), (type,))
         if self._own_available:  # ours: no vendor code to guard
             return self.driver.available(type)
         number = self.run(type, "available", self.driver.available, type)
@@ -120,25 +112,25 @@ class GuardedDriver:
 
     def claim(self, type: Type) -> Awaitable[None] | None:
         if self._slow_available:  # which the claim may ask
-            return self._in_thread(type, "claim", self.driver.claim, _nothing, (type,))
-        return self.call(type, "claim", self.driver.claim, _nothing, type)
+            return self.in_thread(type, "claim", self.driver.claim, nothing, (type,))
+        return self.call(type, "claim", self.driver.claim, nothing, type)
 
     @property
     def slow_remove(self) -> bool:
-        return _blocks(self.driver.remove) or (self.faults.armed and self.faults.delay("remove"))
+        return blocks(self.driver.remove) or (self.faults.armed and self.faults.delay("remove"))
 
     def probe(self, mdev: Mdev) -> Awaitable[None] | None:
         if self.faults.armed:
             return self._struck(mdev, "probe", self.driver.probe)
-        return self.call(mdev, "probe", self.driver.probe, _nothing, mdev)
+        return self.call(mdev, "probe", self.driver.probe, nothing, mdev)
 
     def remove(self, mdev: Mdev) -> Awaitable[None] | None:
         if self.faults.armed:
             return self._struck(mdev, "remove", self.driver.remove)
-        return self.call(mdev, "remove", self.driver.remove, _nothing, mdev)
+        return self.call(mdev, "remove", self.driver.remove, nothing, mdev)
 
     def configure(self, mdev: Mdev, params: Values) -> Awaitable[None] | None:
-        return self.call(mdev, "configure", self.driver.configure, _nothing, mdev, params)
+        return self.call(mdev, "configure", self.driver.configure, nothing, mdev, params)
 
     async def _struck(self, mdev: Mdev, what: Literal["probe", "remove"], hook: Callable[[Mdev], None]) -> None:
         """A hook that a fault may strike: then it is called late, or not at all."""
@@ -148,7 +140,7 @@ class GuardedDriver:
             rule = f"{what} of the vendor driver failed on purpose: {error}"
             mend = "clear the fault: mdevfs control DIR clear"
             raise Refused("fault", error.errno, rule=rule, side="target", mend=mend) from None
-        pending = self.call(mdev, what, hook, _nothing, mdev)
+        pending = self.call(mdev, what, hook, nothing, mdev)
         if pending is not None:
             await pending
 
@@ -288,132 +280,13 @@ class GuardedDriver:
     # -- the driver's own attributes
 
     def mdev_entries(self, mdev: Mdev) -> Mapping[str, Entry]:
-        return self._entries("mdev", mdev, mdev.core.kernel)
+        return self._attributes.entries("mdev", mdev, mdev.core.kernel)
 
     def type_entries(self, type: Type) -> Mapping[str, Entry]:
-        return self._entries("type", type, type.parent.core.kernel)
+        return self._attributes.entries("type", type, type.parent.core.kernel)
 
     def parent_entries(self, parent: Parent) -> Mapping[str, Entry]:
-        return self._entries("parent", parent, parent.core.kernel)
-
-    def _entries(self, owner: Owner, device: Device, kernel: Kernel) -> dict[str, Entry]:
-        """Attributes, and folders of them that are made when somebody looks into them."""
-        entries: dict[str, Entry] = {}
-        for folder, paths in self._layout(owner, kernel).items():
-            if folder:
-                entries[folder] = Deferred(functools.partial(self._folder, owner, folder, paths, device))
-            else:
-                entries |= {path: self._attribute(path, self._attributes[owner][path], device) for path in paths}
-        return entries
-
-    def _folder(self, owner: Owner, folder: str, paths: Sequence[str], device: Device) -> dict[str, Entry]:
-        hooks = self._attributes[owner]
-        return nest({path[len(folder) + 1 :]: self._attribute(path, hooks[path], device) for path in paths})
-
-    def _layout(self, owner: Owner, kernel: Kernel) -> Mapping[str, Sequence[str]]:
-        """The attributes' paths by their first folder, "" for none; a driver serves one host, so one kernel."""
-        if owner not in self._layouts:
-            layout: dict[str, list[str]] = {}
-            for path, hooks in self._attributes.get(owner, {}).items():
-                if all(kernel.since(mark.since) for mark, _ in hooks.values()):
-                    layout.setdefault(path.partition("/")[0] if "/" in path else "", []).append(path)
-            self._layouts[owner] = layout
-        return self._layouts[owner]
-
-    def _attribute(self, path: str, hooks: Hooks, device: Device) -> Attribute:
-        where = f"{device.path}/{path}"
-        shown, stored = hooks.get("show"), hooks.get("store")
-
-        def accept(text: object) -> str | bytes:
-            if isinstance(text, bytes) or (isinstance(text, str) and _encodes(text)):
-                return text
-            raise self.junk(where, "show", text, "text")
-
-        def do_show() -> str | bytes | Awaitable[str | bytes]:
-            assert shown is not None
-            return self.call(where, "show", shown[1], accept, device)
-
-        async def do_store(data: bytes) -> None:
-            assert stored is not None
-            try:
-                pending = self.call(where, "store", stored[1], _nothing, device, data)
-                if pending is not None:
-                    await pending
-            except (Refused, RefusedVerdict) as refusal:
-                text = data.removesuffix(b"\n").decode("latin-1")
-                device.last_verdict = device.journal.record("parameter", device, text, refusal.verdict)
-                raise
-
-        mode = next((mark.mode for mark, _ in hooks.values() if mark.mode is not None), None)
-        return Attribute(do_show if shown else None, do_store if stored else None, mode)
-
-    # -- calling
-
-    def call(
-        self,
-        where: Device | str,
-        what: str,
-        function: Callable[..., object],
-        accept: Callable[[object], Result],
-        *args: object,
-    ) -> Result | Awaitable[Result]:
-        """Calls a hook inline, or gives an awaitable that calls it in a thread if it was declared `blocking`."""
-        if _blocks(function):
-            return self._in_thread(where, what, function, accept, args)
-        return accept(self.run(where, what, function, *args))
-
-    async def _in_thread(
-        self,
-        where: Device | str,
-        what: str,
-        function: Callable[..., object],
-        accept: Callable[[object], Result],
-        args: tuple[object, ...],
-    ) -> Result:
-        def work() -> object:
-            return self.run(where, what, function, *args)
-
-        # A server that ends does not wait for a hook that never returns.
-        return accept(await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads))
-
-    def run(self, where: Device | str, what: str, function: Callable[..., T], *args: object) -> T:
-        """Calls a hook. Raises what it refuses with, and DriverFault for whatever else it raises."""
-        begin = time.perf_counter()
-        try:
-            return function(*args)
-        except MdevfsError as error:
-            if error.errno in errno.errorcode:
-                raise
-            # The kernel would leave the caller waiting for ever.
-            raise self.junk(where, what, error.errno, "an errno", "raised") from error
-        except (Exception, SystemExit) as error:
-            log.exception("driver %s: %s of %s raised", self.name, what, _path(where))
-            raise DriverFault(f"driver {self.name}: {what} of {_path(where)} raised {error!r}") from error
-        finally:
-            took = time.perf_counter() - begin
-            if took > SLOW:
-                log.warning("driver %s: %s of %s took %.1f s", self.name, what, _path(where), took)
-
-    def junk(self, where: Device | str, what: str, value: object, wanted: str, did: str = "returned") -> DriverFault:
-        """The fault of a hook that returned (or raised) what it must not; logged."""
-        message = f"driver {self.name}: {what} of {_path(where)} {did} {value!r:.80}, not {wanted}"
-        log.error("%s", message)
-        return DriverFault(message)
-
-
-Hooks = dict[Literal["show", "store"], tuple[AttributeMark, Callable[..., object]]]
-
-
-def _path(where: Device | str) -> str:
-    return where if isinstance(where, str) else where.path
-
-
-def _blocks(function: Callable[..., object]) -> bool:
-    return getattr(function, "__mdevfs_blocking__", False)
-
-
-def _encodes(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+        return self._attributes.entries("parent", parent, parent.core.kernel)
 
 
 def _known_issue(one: Broken) -> Reason:
@@ -429,17 +302,3 @@ def _state_of(device: Device) -> tuple[VMState, Collection[int]]:
         return device.parent.description, device.blocked_versions
     description = (device if isinstance(device, Parent) else device.parent).description
     return description, description.blocked
-
-
-def _nothing(result: object) -> None:
-    return None
-
-
-def _attributes(driver: VendorDriver) -> dict[Owner, dict[str, Hooks]]:
-    found: dict[Owner, dict[str, Hooks]] = {}
-    for name in dir(type(driver)):
-        mark = getattr(getattr(type(driver), name, None), "__mdevfs_attribute__", None)
-        if isinstance(mark, AttributeMark):
-            hooks = found.setdefault(mark.owner, {}).setdefault(mark.path, {})
-            hooks[mark.kind] = (mark, getattr(driver, name))
-    return found

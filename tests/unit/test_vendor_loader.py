@@ -142,7 +142,7 @@ def test_what_a_file_imports_is_not_its_own(folder: Path) -> None:
             ["api = 2 is not known", "'a b' is not a driver's name"],
         ),
         (
-            "from mdevfs.vendor import DeviceModel, Int\nDeviceModel('a.b/c', [Int('a b', 1), Int('x', 9, allowed=[1])])",
+            "from mdevfs.vendor import DeviceModel, Int\nDeviceModel('a.b/c', [Int('a b', 1), Int('x', 9, 8, [1])])",
             [
                 "InputError: device model 'a.b/c': parameter name 'a b' is empty or holds",
                 "; device model 'a.b/c': x: init",

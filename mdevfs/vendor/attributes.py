@@ -1,0 +1,89 @@
+"""The attributes that a vendor driver makes of its methods by `show` and `store`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Literal
+
+from mdevfs.bus.kernel import Kernel
+from mdevfs.migration.verdict import Refused, RefusedVerdict
+from mdevfs.sysfs.entries import Attribute, Deferred, Entry, nest
+from mdevfs.vendor.api import AttributeMark, Device, Owner, VendorDriver
+from mdevfs.vendor.calling import Caller, nothing
+
+Hooks = dict[Literal["show", "store"], tuple[AttributeMark, Callable[..., object]]]
+
+
+class OwnAttributes:
+    """A driver's own attributes, of its mdevs, types and parents."""
+
+    def __init__(self, driver: VendorDriver, caller: Caller) -> None:
+        self._caller = caller
+        self._hooks = _hooks(driver)
+        self._layouts: dict[Owner, Mapping[str, Sequence[str]]] = {}
+
+    def entries(self, owner: Owner, device: Device, kernel: Kernel) -> dict[str, Entry]:
+        """Attributes, and folders of them that are made when somebody looks into them."""
+        entries: dict[str, Entry] = {}
+        for folder, paths in self._layout(owner, kernel).items():
+            if folder:
+                entries[folder] = Deferred(functools.partial(self._folder, owner, folder, paths, device))
+            else:
+                entries |= {path: self._attribute(path, self._hooks[owner][path], device) for path in paths}
+        return entries
+
+    def _folder(self, owner: Owner, folder: str, paths: Sequence[str], device: Device) -> dict[str, Entry]:
+        hooks = self._hooks[owner]
+        return nest({path[len(folder) + 1 :]: self._attribute(path, hooks[path], device) for path in paths})
+
+    def _layout(self, owner: Owner, kernel: Kernel) -> Mapping[str, Sequence[str]]:
+        """The attributes' paths by their first folder, "" for none; a driver serves one host, so one kernel."""
+        if owner not in self._layouts:
+            layout: dict[str, list[str]] = {}
+            for path, hooks in self._hooks.get(owner, {}).items():
+                if all(kernel.since(mark.since) for mark, _ in hooks.values()):
+                    layout.setdefault(path.partition("/")[0] if "/" in path else "", []).append(path)
+            self._layouts[owner] = layout
+        return self._layouts[owner]
+
+    def _attribute(self, path: str, hooks: Hooks, device: Device) -> Attribute:
+        where = f"{device.path}/{path}"
+        shown, stored = hooks.get("show"), hooks.get("store")
+
+        def accept(text: object) -> str | bytes:
+            if isinstance(text, bytes) or (isinstance(text, str) and _encodes(text)):
+                return text
+            raise self._caller.junk(where, "show", text, "text")
+
+        def do_show() -> str | bytes | Awaitable[str | bytes]:
+            assert shown is not None
+            return self._caller.call(where, "show", shown[1], accept, device)
+
+        async def do_store(data: bytes) -> None:
+            assert stored is not None
+            try:
+                pending = self._caller.call(where, "store", stored[1], nothing, device, data)
+                if pending is not None:
+                    await pending
+            except (Refused, RefusedVerdict) as refusal:
+                text = data.removesuffix(b"\n").decode("latin-1")
+                device.last_verdict = device.journal.record("parameter", device, text, refusal.verdict)
+                raise
+
+        mode = next((mark.mode for mark, _ in hooks.values() if mark.mode is not None), None)
+        return Attribute(do_show if shown else None, do_store if stored else None, mode)
+
+
+def _encodes(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _hooks(driver: VendorDriver) -> dict[Owner, dict[str, Hooks]]:
+    found: dict[Owner, dict[str, Hooks]] = {}
+    for name in dir(type(driver)):
+        mark = getattr(getattr(type(driver), name, None), "__mdevfs_attribute__", None)
+        if isinstance(mark, AttributeMark):
+            hooks = found.setdefault(mark.owner, {}).setdefault(mark.path, {})
+            hooks[mark.kind] = (mark, getattr(driver, name))
+    return found
