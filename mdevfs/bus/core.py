@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from mdevfs.bus.kernel import Kernel
 from mdevfs.bus.kobject import Directories, Kobject
+from mdevfs.bus.power import PowerWords
 from mdevfs.bus.subsystem import Bus, Class, Module
 from mdevfs.events import EventStream
 from mdevfs.sysfs.entries import Directory, Folder
@@ -25,6 +26,7 @@ class Core:
         self.kernel = kernel
         self.events: EventStream = before.events if before is not None else EventStream()
         self.salts: Iterator[int] = before.salts if before is not None else itertools.count(1)
+        self.power = PowerWords()
         self.buses: dict[str, Bus] = {}
         self.classes: dict[str, Class] = {}
         self.modules: dict[str, Module] = {}

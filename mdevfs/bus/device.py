@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mdevfs.bus.kobject import Kobject
-from mdevfs.bus.power import power_entries
+from mdevfs.bus.power import PowerSupport
 from mdevfs.bus.subsystem import Driver, Subsystem, synthesize
-from mdevfs.sysfs.entries import Attribute, Deferred, Entry, Link
+from mdevfs.sysfs.entries import Attribute, Entry, Link
 
 if TYPE_CHECKING:
     from mdevfs.bus.core import Core
@@ -25,6 +25,7 @@ class Device(Kobject):
     """
 
     __slots__ = ("driver", "group", "groups", "subsystem", "vfio")
+    power = PowerSupport()
 
     def __init__(self, name: str, above: Kobject, subsystem: Subsystem) -> None:
         super().__init__(name, above, next(subsystem.core.salts))
@@ -45,7 +46,7 @@ class Device(Kobject):
     def entries(self) -> dict[str, Entry]:
         entries: dict[str, Entry] = {
             "uevent": Attribute(self._show_uevent, self._store_uevent),
-            "power": Deferred(power_entries),
+            "power": self.core.power.folder(self, self.power),
             "subsystem": Link(self, self.subsystem),
         }
         if self.driver is not None:
@@ -89,6 +90,7 @@ class Device(Kobject):
         assert self.above is not None
         self.subsystem.leave(self)
         self.above.abandon(self)
+        self.core.power.forget(self.path)
         self.core.tree.changed(self.above.path, self.name)
         self.send("remove")
         if not self.above.children:

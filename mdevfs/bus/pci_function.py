@@ -13,8 +13,8 @@ from mdevfs.bus.override import DriverOverride
 from mdevfs.bus.pci_address import Address
 from mdevfs.bus.pci_attributes import attributes, cpu_entries
 from mdevfs.bus.pci_resource import PciIdentity, Resources, SriovCapability
-from mdevfs.bus.power import power_folder
-from mdevfs.sysfs.entries import Attribute, Directory, Entry, Folder, Link, Overlay
+from mdevfs.bus.power import PowerSupport
+from mdevfs.sysfs.entries import Attribute, Directory, Entry, Link, Overlay
 
 if TYPE_CHECKING:
     from mdevfs.bus.pci import PciCore
@@ -46,7 +46,6 @@ class PciFunction(Device):
     """
 
     __slots__ = (
-        "_power",
         "dma_bits",
         "enabled",
         "flags",
@@ -62,6 +61,7 @@ class PciFunction(Device):
         "sriov",
         "written",
     )
+    power = PowerSupport("active", runtime=True, control="on", is_async="enabled")
 
     def __init__(self, pci: PciCore, slot: Slot, above: Kobject, physfn: PciFunction | None = None) -> None:
         super().__init__(str(slot.address), above, pci.bus)
@@ -79,7 +79,6 @@ class PciFunction(Device):
         self.lock = trio.Lock()
         self.removing = False
         self.gone = False
-        self._power: Folder | None = None
 
     @property
     def address(self) -> Address:
@@ -153,9 +152,7 @@ class PciFunction(Device):
         }
 
     def entries(self) -> dict[str, Entry]:
-        if self._power is None:  # made once, so that what was written to power/control stays
-            self._power = power_folder("on", "active", "forbidden", "enabled")
-        entries = super().entries() | attributes(self) | {"power": self._power}
+        entries = super().entries() | attributes(self)
         if self.physfn is not None:
             entries["physfn"] = Link(self, self.physfn, self.physfn.salt)
         return entries

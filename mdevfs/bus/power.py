@@ -5,9 +5,79 @@ from __future__ import annotations
 import errno
 from typing import NoReturn
 
+from attrs import frozen
+
+from mdevfs.bus.kobject import Kobject
 from mdevfs.errors import KernelError
-from mdevfs.sysfs.entries import Attribute, Entry, Folder
+from mdevfs.sysfs.entries import Attribute, Deferred, Entry
 from mdevfs.sysfs.parse import word
+
+
+@frozen
+class PowerSupport:
+    """What a device's bus does for its power: the status it shows, whether runtime management is on, how it begins."""
+
+    status: str = "unsupported"
+    runtime: bool = False
+    control: str = "auto"
+    is_async: str = "disabled"
+
+
+class PowerWords:
+    """What was written to the `power/` of a machine's devices; kept for a device's life, which its salt tells.
+
+    Beside the devices and not in them: most are never written to, and some are made anew at each look.
+    """
+
+    def __init__(self) -> None:
+        self._lives: dict[str, tuple[int, dict[str, str]]] = {}
+
+    def get(self, device: Kobject, name: str, first: str) -> str:
+        """The word that `name` holds, `first` while none was written."""
+        salt, words = self._lives.get(device.path, (-1, {}))
+        return words.get(name, first) if salt == device.salt else first
+
+    def keep(self, device: Kobject, name: str, written: str) -> None:
+        """From now on `name` holds this word."""
+        salt, words = self._lives.get(device.path, (-1, {}))
+        self._lives[device.path] = (device.salt, (words if salt == device.salt else {}) | {name: written})
+
+    def forget(self, path: str) -> None:
+        """The device at this path, and what hangs below it, is gone."""
+        if self._lives:
+            for one in [one for one in self._lives if one == path or one.startswith(f"{path}/")]:
+                del self._lives[one]
+
+    def folder(self, device: Kobject, support: PowerSupport) -> Deferred:
+        """The nine files that every device has (golden: tree_before.json)."""
+
+        def choice(name: str, first: str, words: tuple[str, ...]) -> Attribute:
+            def store(data: bytes) -> None:
+                if word(data) not in words:
+                    raise KernelError(errno.EINVAL)
+                self.keep(device, name, word(data))
+
+            return Attribute(lambda: self.get(device, name, first) + "\n", store)
+
+        def enabled() -> str:  # runtime_enabled_show
+            forbidden = self.get(device, "control", support.control) == "on"
+            words = [] if support.runtime else ["disabled"]
+            return " & ".join(words + ["forbidden"] * forbidden) or "enabled"
+
+        def make() -> dict[str, Entry]:
+            return {
+                "async": choice("async", support.is_async, ("enabled", "disabled")),
+                "autosuspend_delay_ms": Attribute(_no_autosuspend, _no_autosuspend),
+                "control": choice("control", support.control, ("auto", "on")),
+                "runtime_active_kids": _fixed("0"),
+                "runtime_active_time": _fixed("0"),
+                "runtime_enabled": Attribute(lambda: enabled() + "\n"),
+                "runtime_status": _fixed(support.status),
+                "runtime_suspended_time": _fixed("0"),
+                "runtime_usage": _fixed("0"),
+            }
+
+        return Deferred(make)
 
 
 def _fixed(text: str) -> Attribute:
@@ -17,40 +87,3 @@ def _fixed(text: str) -> Attribute:
 def _no_autosuspend(data: bytes = b"") -> NoReturn:
     # autosuspend_delay_ms_show and _store: -EIO unless the driver uses autosuspend.
     raise KernelError(errno.EIO)
-
-
-def _choice(first: str, *others: str) -> Attribute:
-    """A word out of a list; it keeps what was written while the directory's content lives."""
-    current = [first]
-
-    def store(data: bytes) -> None:
-        if word(data) not in (first, *others):
-            raise KernelError(errno.EINVAL)
-        current[0] = word(data)
-
-    return Attribute(lambda: current[0] + "\n", store)
-
-
-def power_entries(
-    control: str = "auto",
-    status: str = "unsupported",
-    enabled: str = "disabled",
-    is_async: str = "disabled",
-) -> dict[str, Entry]:
-    """The nine files that every device has (golden: tree_before.json)."""
-    return {
-        "async": _choice(is_async, *{"enabled", "disabled"} - {is_async}),
-        "autosuspend_delay_ms": Attribute(_no_autosuspend, _no_autosuspend),
-        "control": _choice(control, *{"auto", "on"} - {control}),
-        "runtime_active_kids": _fixed("0"),
-        "runtime_active_time": _fixed("0"),
-        "runtime_enabled": _fixed(enabled),
-        "runtime_status": _fixed(status),
-        "runtime_suspended_time": _fixed("0"),
-        "runtime_usage": _fixed("0"),
-    }
-
-
-def power_folder(*texts: str) -> Folder:
-    """`power_entries` as a folder."""
-    return Folder(power_entries(*texts))

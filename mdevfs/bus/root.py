@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mdevfs.bus.kobject import Kobject
-from mdevfs.bus.power import power_folder
+from mdevfs.bus.power import PowerSupport
 from mdevfs.bus.subsystem import Module, synthesize
 from mdevfs.events.stream import parse_synthetic
 from mdevfs.sysfs.entries import Attribute, Entry, Link
@@ -33,7 +33,7 @@ class RootDevice(Kobject):
     def entries(self) -> dict[str, Entry]:
         entries: dict[str, Entry] = {
             "uevent": Attribute(lambda: "", self._store_uevent),
-            "power": power_folder(),
+            "power": self.core.power.folder(self, PowerSupport()),
         }
         if self.module is not None:
             entries["module"] = Link(self, self.module)
@@ -60,4 +60,5 @@ class RootDevice(Kobject):
         """The directory goes."""
         assert self.above is not None
         self.above.abandon(self)
+        self.core.power.forget(self.path)
         self.core.tree.changed(self.above.path, self.name)

@@ -147,7 +147,7 @@ class VfioCore:
         if record is not None:
             device.vfio = None
             if record.index >= 0:
-                self._send("remove", record.vfio_device)
+                self._gone(f"{device.path}/vfio-dev/vfio{record.index}", record.vfio_device)
                 del self.devices.records[record.index]
                 self.indexes.give(record.index)
                 self.core.tree.changed("class/vfio-dev", f"vfio{record.index}", links=True)
@@ -161,13 +161,17 @@ class VfioCore:
         if heirs:
             self.groups.records[record.group] = heirs[0]
             return
-        self._send("remove", record.group_device)
+        self._gone(f"{self.glue.path}/{record.group}", record.group_device)
         del self.groups.records[record.group]
         self.minors.give(record.minor)
         self._changed_group(record)
         if not self.groups.records:
             self.core.virtual.abandon(self.glue)
             self.core.tree.changed(self.core.virtual.path, "vfio")
+
+    def _gone(self, path: str, make: Callable[[], Device]) -> None:
+        self.core.power.forget(path)
+        self._send("remove", make)
 
     def _send(self, action: str, make: Callable[[], Device]) -> None:
         if self.core.events.listeners:
