@@ -123,11 +123,15 @@ class Nvidia(VendorDriver):
 
     @store("nvidia/vgpu_params")
     def set_vgpu_params(self, mdev: Mdev, data: bytes) -> None:
-        """Replaces all; nothing is parsed. The last byte, meant for the newline, is dropped whatever it is: one space
-        alone clears, and one with a newline is kept as a space, which holds no parameter. E2BIG beyond the limit."""
+        """Replaces all; nothing is parsed. The last byte, meant for the newline, is dropped whatever it is: a write
+        without one loses a character. E2BIG beyond the limit, EPERM while the device is in use."""
         if len(data) > MAX_PARAMS:
             raise KernelError(errno.E2BIG)
-        mdev.data = data[:-1].partition(b"\0")[0]
+        if mdev.in_use:
+            raise KernelError(errno.EPERM)
+        # Ours: a byte alone, which is no parameter, would leave nothing; it stays, for who tries the file out.
+        kept = data[:-1] or data.strip()
+        mdev.data = kept.partition(b"\0")[0]
 
     @show("nvidia/vm_name")
     def vm_name(self, mdev: Mdev) -> str:

@@ -51,6 +51,11 @@ class Mdev(Device):
         return f"{self.type.parent.device.path}/{self.name}"  # not kept: there may be 100,000
 
     @property
+    def in_use(self) -> bool:
+        """Whether somebody uses the device, as with an open VFIO descriptor."""
+        return self.idle is not None
+
+    @property
     def parent(self) -> Parent:
         """The parent that it was created on."""
         return self.type.parent

@@ -113,7 +113,7 @@ def _changed(mdev: Mdev, param: Parameter, text: str, held: str) -> Value:
     if isinstance(value, Reason):
         raise RefusedVerdict(Verdict.no([value]))
     refuse_while_moving(mdev)
-    if mdev.idle is not None and not param.state_only:
+    if mdev.in_use and not param.state_only:
         raise Refused(
             "in-use",
             errno.EBUSY,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def state_entries(mdev: Mdev) -> Mapping[str, Entry]:
     """`in_use` of any mdev; the rest of one that migrates."""
     entries: dict[str, Entry] = {
-        "in_use": Attribute(lambda: f"{int(mdev.idle is not None)}\n", lambda data: mdev.use(kstrtobool(data)))
+        "in_use": Attribute(lambda: f"{int(mdev.in_use)}\n", lambda data: mdev.use(kstrtobool(data)))
     }
     if not mdev.parent.driver.migrates:
         return entries

@@ -263,6 +263,9 @@ async def test_a_vgpus_own_attributes(t4: Gpus) -> None:
         (b" ", b"\n"),
         (b" \n", b" \n"),  # as `echo " "` clears: no parameter is left
         (b"\n", b"\n"),
+        (b"\0", b"\n"),
+        (b"1\n", b"1\n"),
+        (b"1", b"1\n"),  # ours: the driver leaves nothing
         (b"unknown key\n", b"unknown key\n"),
         (b"a=1\nb=2\n", b"a=1\nb=2\n"),
         (b"a=1\0b=2\n", b"a=1\n"),
@@ -279,6 +282,17 @@ async def test_vgpu_params_are_replaced_but_for_the_last_byte(t4: Gpus, written:
             await t4.client.write(path, b"y" * long)
         assert caught.value.errno == errno.E2BIG
     assert (await t4.client.read(path)).encode() == read
+
+
+async def test_vgpu_params_are_fixed_while_the_device_is_in_use(t4: Gpus) -> None:
+    mdev = f"bus/mdev/devices/{await t4.create('0000:3b:00.0', 222)}"
+    await t4.client.write(f"{mdev}/nvidia/vgpu_params", "enable_uvm=1\n")
+    await t4.client.write(f"{mdev}/mdevfs/in_use", "1")
+    with pytest.raises(OSError) as caught:
+        await t4.client.write(f"{mdev}/nvidia/vgpu_params", "enable_uvm=0\n")
+    assert caught.value.errno == errno.EPERM
+    await t4.client.write(f"{mdev}/mdevfs/in_use", "0")
+    assert await t4.client.read(f"{mdev}/nvidia/vgpu_params") == "enable_uvm=1\n"
 
 
 async def test_vgpu_params_belong_to_one_vgpu(t4: Gpus) -> None:
