@@ -1,10 +1,11 @@
-"""For every test: a log watched for unexpected warnings; at the end, the skips with their reasons."""
+"""For every test: a log watched for unexpected warnings; at the end, the skips and why, and what took long."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import chain
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -47,6 +48,7 @@ def expected_logs(_watched_log: list[logging.LogRecord]) -> list[logging.LogReco
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="the long form of the tests that do the same again and again")
+    parser.addoption("--timings", action="store_true", help="tell at the end what the slowest files of tests took")
 
 
 @pytest.fixture
@@ -55,10 +57,18 @@ def soak(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--soak"))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
     if reasons:
         terminalreporter.section(f"{len(skipped)} skipped, because")
     for reason, count in reasons.most_common():
         terminalreporter.line(f"{count:>5}  {reason}")
+    if config.getoption("--timings"):
+        terminalreporter.section("the slowest files")
+        spent = defaultdict[str, float](float)
+        for report in chain.from_iterable(terminalreporter.stats.values()):
+            if isinstance(report, pytest.TestReport):
+                spent[report.location[0]] += report.duration
+        for name, seconds in sorted(spent.items(), key=lambda one: -one[1])[:12]:
+            terminalreporter.line(f"timing: {name} {seconds:.1f} s")
