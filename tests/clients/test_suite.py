@@ -1,0 +1,158 @@
+"""The judge of unmodified clients, tests/judges/client_suite.sh, in every mode; and on machines of `mdevfs run`, whose
+recipe then takes the place of the suite's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from attrs import frozen
+
+from tests.clients.machine import absent
+from tests.mount.conftest import why_not
+from tests.mount.server import MDEVFS
+from tests.mount.test_life import as_nobody
+
+SUITE = Path(__file__).parents[1] / "judges/client_suite.sh"
+CLIENTS = ("mdevctl", "udevadm", "virsh", "libvirtd", "lspci", "systool", "driverctl", "lshw", "busybox")
+AT_ONCE = 4  # a run waits most of its time
+LIMIT = 240.0
+
+# What a driver's mdevs do not have, and what libudev cannot do without the suite's or our magic.
+NO_ATTRIBUTE = frozenset({"mdevctl.modify.addattr"})
+NO_MAGIC = frozenset({"libudev.noenv"})
+# Below an mdev of a kernel from 6.1 on the suite finds vfio-dev/vfioN/power/async, as it would on the real one, takes
+# it for the driver's own and writes 1 into it. vfio_ap's own first one, ap_config, takes three masks.
+NOT_THE_DRIVERS = frozenset({"mdevctl.start.attr", "mdevctl.attr.value", "mdevctl.stop"})
+# There is no devices/pci*; and udevd keeps nothing of a device that no rule says anything about.
+NO_PCI = frozenset({"tree.find", "udevd.db"})
+
+ALL = "."
+NO_LIBVIRT = "^(tree|raw|mdevctl|callout|libudev|uevent|udevd|lspci|systool|driverctl|pyudev)$"  # see test_hosts.py
+
+
+@frozen
+class Run:
+    """A host and how the suite is started on it; which checks must skip, and which must fail as on real hardware."""
+
+    host: str
+    options: str = ""
+    skips: frozenset[str] = frozenset()
+    fails: frozenset[str] = frozenset()
+    groups: str = ALL
+    ordinary_user: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.host} {self.options}".strip() + " as nobody" * self.ordinary_user
+
+
+def mounts() -> Iterator[Run]:
+    """All modes on one host, each on another; every host that has a parent with room for three mdevs."""
+    for mode in ("root", "userns", "unpriv"):
+        for options in ("", " --over", " --magic", " --over --magic"):
+            yield Run("nvidia-t4", f"-m {mode}{options}", frozenset() if "magic" in options else NO_MAGIC)
+    yield Run("gvtg", "-m root --over", NO_ATTRIBUTE | NO_MAGIC)
+    yield Run("gvtg", "-m userns --magic", NO_ATTRIBUTE)
+    yield Run("gvtg", "-m unpriv --over --magic", NO_ATTRIBUTE)
+    one = "-m userns --magic"
+    for host in ("gvtg-aggregate", "gvtg-newer", "gvtg-other-sku"):
+        yield Run(host, one, NO_ATTRIBUTE, groups=NO_LIBVIRT)
+    for host in ("e1000", "e1000e", "e1000e-broken"):
+        yield Run(host, one, fails=NOT_THE_DRIVERS, groups=NO_LIBVIRT)
+    for host in ("kernel-samples", "mtty", "my_nic", "vfio-ap"):
+        yield Run(host, one, fails=NOT_THE_DRIVERS | NO_PCI, groups=NO_LIBVIRT)
+
+
+MOUNTS = list(mounts())
+MACHINES = [
+    Run("nvidia-t4"),
+    Run("nvidia-t4", ordinary_user=True),
+    Run("nvidia-t4", "--hermetic"),
+    Run("nvidia-t4", "--statfs=env", NO_MAGIC),
+    Run("gvtg", skips=NO_ATTRIBUTE),
+]
+
+Outcome = dict[str, str]  # of each check: PASS, SKIP or FAIL, and what else the suite says of it
+
+
+def in_the_suites_recipe(run: Run, files: Path) -> Outcome:
+    """The suite makes the namespaces and starts `mdevfs mount` in them."""
+    mount = f"{MDEVFS} mount --foreground {run.host} @MNT@"
+    command = ("bash", str(SUITE), *run.options.split(), "-t", run.groups, "-o", str(files), "--exec", mount)
+    return outcome(run, *command)
+
+
+def in_our_recipe(run: Run, files: Path) -> Outcome:
+    """The checks alone, as the command of `mdevfs run`: what the suite would mount is there, so its `mount` does
+    nothing; and it starts a udevd of its own."""
+    (files / "mount").write_text("#!/bin/sh\n")
+    (files / "mount").chmod(0o755)
+    variables = {"MODE": "run", "ROOT": "/sys", "EXEC": "", "OVER": "", "SHELLCMD": "", "ONLY": run.groups}
+    variables |= {"W": str(files), "OUT": str(files), "PATH": f"{files}:{os.environ['PATH']}"}
+    variables["MAGIC"] = "" if "env" in run.options else "1"
+    machine = (str(MDEVFS), "run", "--udevd=none", *run.options.split(), run.host, "--")
+    return outcome(run, *machine, "bash", str(SUITE), "--inner", **variables)
+
+
+def outcome(run: Run, *command: str, **variables: str) -> Outcome:
+    """Runs the suite to its end."""
+    words = (*as_nobody(), *command) if run.ordinary_user else command
+    environment = {**os.environ, **variables}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert re.search(r"^RESULT pass=\d+ fail=\d+ skip=\d+$", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    checks = re.findall(r"^(PASS|SKIP|FAIL) (\S+) *(.*)$", done.stdout, re.MULTILINE)
+    return {name: f"{word} {rest}" for word, name, rest in checks}
+
+
+Outcomes = dict[str, Future[Outcome]]
+
+
+@pytest.fixture(scope="module")
+def outcomes(request: pytest.FixtureRequest) -> Iterator[Outcomes]:
+    """Every chosen run of this module by its name, some of them at once."""
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    chosen = {item.name for item in request.session.items if item.path == request.path}
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(AT_ONCE))
+        stack.callback(pool.shutdown, cancel_futures=True)
+        started: Outcomes = {}
+        for test, recipe, runs in (
+            ("test_mount", in_the_suites_recipe, MOUNTS),
+            ("test_run", in_our_recipe, MACHINES),
+        ):
+            for run in runs:
+                if f"{test}[{run}]" in chosen:
+                    files = Path(stack.enter_context(TemporaryDirectory(prefix="mdevfs-test-")))
+                    files.chmod(0o777)  # for the ordinary user
+                    started[f"{test} {run}"] = pool.submit(recipe, run, files)
+        yield started
+
+
+def check(run: Run, outcome: Outcome) -> None:
+    """Passed is all but what must not be. Skips at the end where a client is not installed."""
+    failed = {name: said for name, said in outcome.items() if said.startswith("FAIL")}
+    assert failed.keys() == run.fails & outcome.keys(), failed
+    skipped = {name: said.removeprefix("SKIP ") for name, said in outcome.items() if said.startswith("SKIP")}
+    missing = {name for name, reason in skipped.items() if reason.startswith("no ") or reason == "not installed"}
+    assert skipped.keys() - missing == run.skips & outcome.keys(), skipped
+    if missing:
+        pytest.skip(f"all else passed; needs {', '.join(absent(*CLIENTS)) or ', '.join(missing)}")
+    assert len(outcome) >= 70, outcome
+
+
+@pytest.mark.parametrize("run", MOUNTS, ids=str)
+def test_mount(run: Run, outcomes: Outcomes) -> None:
+    check(run, outcomes[f"test_mount {run}"].result())
+
+
+@pytest.mark.parametrize("run", MACHINES, ids=str)
+def test_run(run: Run, outcomes: Outcomes) -> None:
+    check(run, outcomes[f"test_run {run}"].result())
