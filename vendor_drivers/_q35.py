@@ -101,7 +101,10 @@ class QemuNic(VendorDriver):
         return self.identity
 
     def machines(self, settings: Settings) -> list[str]:
-        """A release has neither newer machine types nor those that it removed."""
+        """A release has neither newer machine types nor those that it removed; where none is said, it is one that has
+        the machine type that is asked for."""
+        if "release" not in settings.model_fields_set:
+            return list(self.machine_types)
         release = version(settings.release)[:2]
         return [name for name in self.machine_types if _oldest(release) <= version(name) <= release]
 

@@ -112,3 +112,14 @@ async def test_the_shipped_host_is_a_pci_function_with_a_type() -> None:
     assert ids == ["0x8086\n", "0x100e\n", "0x020000\n"]
     assert client.list(f"{function}/mdev_supported_types") == ["e1000-nic"]
     check_tree(host.tree)
+
+
+async def test_where_no_release_is_said_it_is_one_that_has_the_machine_type() -> None:
+    """QEMU 11.1, the newest, has no pc-q35-2.4 any more."""
+    strings = {}
+    for machine, release in (("pc-q35-2.4", None), ("pc-q35-2.4", "7.2"), ("pc-q35-7.2", None), ("pc-q35-7.2", "7.2")):
+        settings = f'settings = {{ release = "{release}" }}' if release else ""
+        text = f'host.machine = "{machine}"\n[[device]]\ndriver = "e1000"\naddress = "0000:00:03.0"\n{settings}\n'
+        strings[machine, release] = (await end(text, "e1000-nic")).string
+    for machine in ("pc-q35-2.4", "pc-q35-7.2"):
+        assert strings[machine, None] == strings[machine, "7.2"]
