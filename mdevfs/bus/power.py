@@ -43,12 +43,14 @@ class PowerWords:
         self._lives[device.path] = (device.salt, (words if salt == device.salt else {}) | {name: written})
 
     def forget(self, path: str) -> None:
-        """The device at this path, and what hangs below it, is gone."""
-        if self._lives:
-            for one in [one for one in self._lives if one == path or one.startswith(f"{path}/")]:
-                del self._lives[one]
+        """The device at this path is gone."""
+        self._lives.pop(path, None)
 
     def folder(self, device: Kobject, support: PowerSupport) -> Deferred:
+        """The device's `power/`."""
+        return Deferred(lambda: self._entries(device, support))
+
+    def _entries(self, device: Kobject, support: PowerSupport) -> dict[str, Entry]:
         """The nine files that every device has (golden: tree_before.json)."""
 
         def choice(name: str, first: str, words: tuple[str, ...]) -> Attribute:
@@ -62,22 +64,19 @@ class PowerWords:
         def enabled() -> str:  # runtime_enabled_show
             forbidden = self.get(device, "control", support.control) == "on"
             words = [] if support.runtime else ["disabled"]
-            return " & ".join(words + ["forbidden"] * forbidden) or "enabled"
+            return (" & ".join(words + ["forbidden"] * forbidden) or "enabled") + "\n"
 
-        def make() -> dict[str, Entry]:
-            return {
-                "async": choice("async", support.is_async, ("enabled", "disabled")),
-                "autosuspend_delay_ms": Attribute(_no_autosuspend, _no_autosuspend),
-                "control": choice("control", support.control, ("auto", "on")),
-                "runtime_active_kids": _fixed("0"),
-                "runtime_active_time": _fixed("0"),
-                "runtime_enabled": Attribute(lambda: enabled() + "\n"),
-                "runtime_status": _fixed(support.status),
-                "runtime_suspended_time": _fixed("0"),
-                "runtime_usage": _fixed("0"),
-            }
-
-        return Deferred(make)
+        return {
+            "async": choice("async", support.is_async, ("enabled", "disabled")),
+            "autosuspend_delay_ms": Attribute(_no_autosuspend, _no_autosuspend),
+            "control": choice("control", support.control, ("auto", "on")),
+            "runtime_active_kids": _fixed("0"),
+            "runtime_active_time": _fixed("0"),
+            "runtime_enabled": Attribute(enabled),
+            "runtime_status": _fixed(support.status),
+            "runtime_suspended_time": _fixed("0"),
+            "runtime_usage": _fixed("0"),
+        }
 
 
 def _fixed(text: str) -> Attribute:
