@@ -22,6 +22,8 @@ def quote(text: str) -> str:
 
 def unquote(text: str) -> str:
     """Undoes `quote`. Raises ValueError for anything that `quote` does not write."""
+    if _SAFE.search(text) is None:
+        return text
     raw = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
     value = raw.encode("latin-1").decode("utf-8")
     if quote(value) != text:
@@ -184,11 +186,11 @@ class Set(Parameter):
         words = text.split("+") if text else []
         if words != sorted(set(words)) or "" in words:
             raise ValueError(f"{text!r} is not a sorted list of words joined by +")
-        return frozenset(unquote(word) for word in words)
+        return frozenset(map(unquote, words))
 
     def format(self, value: Value) -> str:
         assert isinstance(value, frozenset)
-        return "+".join(sorted(quote(word) for word in value))
+        return "+".join(sorted(map(quote, value)))
 
     def holds(self, value: Value) -> bool:
         return isinstance(value, frozenset) and all(isinstance(word, str) for word in value)

@@ -39,11 +39,13 @@ class Reason:
 
     def __attrs_post_init__(self) -> None:
         # A vendor driver's mistake shows in the driver's own frame.
-        texts = (self.parameter, self.source, self.target, self.mend)
         if not (isinstance(self.code, str) and isinstance(self.rule, str)):
             raise TypeError(f"code {self.code!r} and rule {self.rule!r} of a reason are texts")
-        if not all(text is None or isinstance(text, str) for text in texts) or self.side not in SIDES:
-            raise TypeError(f"reason {self.code}: {texts!r} are texts or None, side {self.side!r} is one of {SIDES}")
+        for text in (self.parameter, self.source, self.target, self.mend):
+            if not (text is None or isinstance(text, str)):
+                raise TypeError(f"reason {self.code}: {text!r} is no text")
+        if self.side not in SIDES:
+            raise TypeError(f"reason {self.code}: side {self.side!r} is not one of {SIDES}")
 
     def sentence(self) -> str:
         """The reason on one line, safe for logs and terminals."""
