@@ -21,6 +21,7 @@ from mdevfs.vendor import (
     Unused,
     View,
     VMState,
+    When,
     pci_device,
 )
 
@@ -130,26 +131,37 @@ EEPROM = [  # words 0 to 2 are the address, the last makes the sum 0xBABA
 ]
 
 # The offload properties of a context descriptor, in the order of the subsection, the 32-bit ones of the main section.
-PROPS: Sequence[tuple[type[Field], str]] = (
-    *((U8, "ipcss"), (U8, "ipcso"), (U16, "ipcse"), (U8, "tucss"), (U8, "tucso"), (U16, "tucse")),
-    *((U32, "paylen"), (U8, "hdr_len"), (U16, "mss"), (S8, "ip"), (S8, "tcp")),
+PROPS: Sequence[tuple[type[Field], str, str]] = (
+    (U8, "ipcss", "where the IP checksum starts"),
+    (U8, "ipcso", "where the IP checksum goes"),
+    (U16, "ipcse", "where the IP checksum ends"),
+    (U8, "tucss", "where the TCP or UDP checksum starts"),
+    (U8, "tucso", "where the TCP or UDP checksum goes"),
+    (U16, "tucse", "where the TCP or UDP checksum ends"),
+    (U32, "paylen", "bytes after the headers"),
+    (U8, "hdr_len", "bytes of the headers, which every segment repeats"),
+    (U16, "mss", "bytes of a segment after its headers"),
+    (S8, "ip", "1: IPv4, 0: IPv6"),
+    (S8, "tcp", "1: TCP, 0: UDP"),
 )
 
 
 def _props(path: str, names: slice) -> list[Field]:
-    return [kind(f"{path}.{name}") for kind, name in PROPS[names]]
+    return [kind(f"{path}.{name}", doc=doc) for kind, name, doc in PROPS[names]]
 
 
 def _register(name: str) -> Field:
-    return U32(f"mac_reg[{name}]", path="mac_reg", at=AT[name], fixed=name in NEVER_SET)
+    doc = f"the register at {OFFSETS[name]:#06x}"
+    return U32(f"mac_reg[{name}]", path="mac_reg", at=AT[name], fixed=name in NEVER_SET, doc=doc)
 
 
 def _came(name: str) -> Callable[[View], None]:
     return lambda view: view.state.came.add(name)
 
 
-def _offered(name: str) -> Callable[[View], bool]:
-    return lambda view: bool(view.values[name]) and name in view.state.offered
+def _offered(name: str) -> When:
+    words = f"while `{name}` is not off, and was not at the source that the state came from"
+    return When(words, lambda view: bool(view.values[name]) and name in view.state.offered)
 
 
 def _before_save(view: View) -> None:
@@ -185,41 +197,49 @@ STATE = VMState(
     first=2,
     fields=[
         Struct("parent_obj", of=pci_device(SPACE)),
-        Unused(4, when=lambda view: view.version == 1),  # was the instance
-        Unused(4),  # was mmio_base
-        U32("rxbuf_size"),
-        U32("rxbuf_min_shift", reset=1),
-        U32("eecd_state.val_in"),
-        *(U16(f"eecd_state.{name}") for name in ("bitnum_in", "bitnum_out", "reading")),
-        U32("eecd_state.old_eecd"),
+        Unused(4, when=When("in version 1", lambda view: view.version == 1), doc="was the instance"),
+        Unused(4, doc="was mmio_base"),
+        U32("rxbuf_size", doc="bytes of a receive buffer, as RCTL says"),
+        U32("rxbuf_min_shift", reset=1, doc="ring length >> this: as few free descriptors raise RXDMT0"),
+        U32("eecd_state.val_in", doc="what the EEPROM was sent so far, bit by bit"),
+        U16("eecd_state.bitnum_in", doc="bits that it was sent since its chip select"),
+        U16("eecd_state.bitnum_out", doc="the bit that it sends next, counted from its first word"),
+        U16("eecd_state.reading", doc="whether it sends a word"),
+        U32("eecd_state.old_eecd", doc="what EECD was written last"),
         *_props("mig_props", slice(9)),
-        U16("tx.size"),
-        U16("tx.tso_frames"),
-        U8("tx.sum_needed"),
+        U16("tx.size", doc="bytes of the packet that were gathered so far"),
+        U16("tx.tso_frames", doc="segments of the packet that were sent so far"),
+        U8("tx.sum_needed", doc="checksums to fill in; 1: IP, 2: TCP or UDP"),
         *_props("mig_props", slice(9, None)),
-        Bytes("tx.header", 256),
-        Bytes("tx.data", 0x10000),
-        U16("eeprom_data", num=64, fixed=True),
-        U16("phy_reg", num=32),
+        Bytes("tx.header", 256, doc="the headers of the packet's segments"),
+        Bytes("tx.data", 0x10000, doc="what was gathered of the packet"),
+        U16("eeprom_data", num=64, fixed=True, doc="the words of the EEPROM"),
+        U16("phy_reg", num=32, doc="the registers of the PHY"),
         *map(_register, BASE),
-        *(U32("mac_reg", at=AT[name], num=count) for name, count in TABLES.items()),
+        *(
+            U32("mac_reg", at=AT[name], num=count, doc=f"{name}, from {OFFSETS[name]:#06x} on")
+            for name, count in TABLES.items()
+        ),
     ],
     subsections=[
         VMState(
             "e1000/mit_state",
-            fields=[*map(_register, MITIGATION), Flag("mit_irq_level")],
+            fields=[*map(_register, MITIGATION), Flag("mit_irq_level", doc="the level of the interrupt line")],
+            doc="Interrupt mitigation, compat property `mitigation`.",
             needed=_offered("mitigation"),
             after_load=_came("mitigation"),
         ),
         VMState(
             "e1000/full_mac_state",
-            fields=[U32("mac_reg", num=0x8000)],
+            fields=[U32("mac_reg", num=0x8000, doc="every register, at a quarter of its offset")],
+            doc="All registers, compat property `extra_mac_registers`; they overwrite those of the section.",
             needed=_offered("extra_mac_registers"),
             after_load=_came("extra_mac_registers"),
         ),
         VMState(
             "e1000/tx_tso_state",
             fields=_props("tx.tso_props", slice(None)),
+            doc="The offload properties of segmented packets; those of the section are then of all others.",
             needed="migrate_tso_props",
             after_load=_came("migrate_tso_props"),
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mdevfs.state.description import Struct, VMState
-from mdevfs.state.fields import Field, ParameterOn, Predicate, SizedBytes
+from mdevfs.state.fields import Field, ParameterOn, Predicate, SizedBytes, When
 
 ORDERS = {"<": "the low byte first", ">": "the high byte first"}
 HEAD = ("offset", "field", "type", "bytes", "since", "present", "meaning")
@@ -139,14 +139,11 @@ def _bytes(one: Field, size: int | None) -> str:
 
 
 def _condition(when: Predicate | None) -> str:
-    """When something is sent, in words: a parameter's name, or what the function says of itself."""
-    if isinstance(when, ParameterOn):
-        return f"while {_code(when.name)} is not off"
+    """When something is sent, in words: the condition's own, or what a function says of itself."""
+    if isinstance(when, ParameterOn | When):
+        return _text(str(when))
     text = (getattr(when, "__doc__", None) or "").strip().partition("\n")[0].rstrip(".")
-    name = getattr(when, "__name__", "")
-    if text:
-        return f"when: {_text(text)}"
-    return f"when {_code(name)} says so" if name.isidentifier() else "when the driver says so"
+    return f"when: {_text(text)}" if text else "when the driver says so"
 
 
 def _row(cells: Sequence[str]) -> str:

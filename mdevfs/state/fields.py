@@ -33,6 +33,23 @@ class ParameterOn:
     def __call__(self, view: View) -> bool:
         return bool(view.values[self.name])
 
+    def __str__(self) -> str:
+        return f"while `{self.name}` is not off"
+
+
+@frozen
+class When:
+    """A condition and the words that documents have for it: `When("in sections of version 1", lambda view: ...)`."""
+
+    words: str
+    function: Predicate
+
+    def __call__(self, view: View) -> bool:
+        return bool(self.function(view))
+
+    def __str__(self) -> str:
+        return self.words
+
 
 def predicate(of: str | Predicate | None) -> Predicate | None:
     """A condition as a function; a name is a migration parameter's that is not off."""

@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from mdevfs.bus.pci_resource import PciIdentity
 from mdevfs.state.description import VMState
-from mdevfs.state.fields import S32, Bytes, Chunk, Field
+from mdevfs.state.fields import S32, Bytes, Chunk, Field, When
 from mdevfs.state.pull import Pull, Reading
 from mdevfs.state.refusal import BadState
 from mdevfs.state.view import View, get, put
@@ -137,9 +137,21 @@ def pci_device(space: ConfigSpace) -> VMState:
         2,
         1,
         fields=[
-            S32("version_id", le=True, reset=2),
-            PciConfig("config", CONVENTIONAL, space=space, when=lambda view: not express),
-            PciConfig("config", EXPRESS, space=space, when=lambda view: express),
-            PciIrqState("irq_state", since=2),
+            S32("version_id", le=True, reset=2, doc="at most the target's"),
+            PciConfig(
+                "config",
+                CONVENTIONAL,
+                space=space,
+                when=When("of a conventional function", lambda view: not express),
+                doc="configuration space; what is read-only must be the target's",
+            ),
+            PciConfig(
+                "config",
+                EXPRESS,
+                space=space,
+                when=When("of an Express function", lambda view: express),
+                doc="the same with its extended part",
+            ),
+            PciIrqState("irq_state", since=2, doc="the levels of the lines INTA to INTD"),
         ],
     )

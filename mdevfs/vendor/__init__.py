@@ -31,6 +31,7 @@ from mdevfs.state.fields import (
     SizedBytes,
     Timer,
     Unused,
+    When,
 )
 from mdevfs.state.pci import ConfigSpace, PciConfig, PciIrqState, pci_device
 from mdevfs.state.refusal import BadState
@@ -95,6 +96,7 @@ __all__ = [
     "VendorDriver",
     "Verdict",
     "View",
+    "When",
     "ap_host",
     "blocking",
     "chain",

@@ -20,7 +20,7 @@ from mdevfs.state.description import Struct, VMState
 from mdevfs.state.document import document
 from mdevfs.state.drive import randomize
 from mdevfs.state.dump import Dump, parse
-from mdevfs.state.fields import U8, U16, U32, U64, Bytes, Field, SizedBytes, Timer, Unused
+from mdevfs.state.fields import U8, U16, U32, U64, Bytes, Field, SizedBytes, Timer, Unused, When
 from mdevfs.state.finding import Direction
 from mdevfs.state.refusal import BadState
 from mdevfs.state.view import View
@@ -47,7 +47,7 @@ NIC = VMState(
         U8("queues", num="queues"),
         Struct("rx", of=RING),
         Struct("tx", of=RING, num=2),
-        Unused(4),
+        Unused(4, when=When("in even years", lambda view: False)),
         Timer("itr", when="itr", doc="when interrupts may come again"),
         U8("link", since=2),
         U32("speed", since=3, when=_link_is_up),
@@ -94,7 +94,7 @@ def test_the_json_of_a_description() -> None:
                     field("queues", 1, num=0),
                     {**field("rx", 10), "Description": ring},
                     {**field("tx", 10, num=2), "Description": ring},
-                    field("unused", 4),
+                    field("unused", 4, exists=True),
                     field("itr", 8, exists=True),
                     field("link", 1, 2),
                     field("speed", 4, 3, exists=True),
@@ -289,6 +289,7 @@ def test_a_document_tells_everything() -> None:
     assert ["| 12", "`queues`", "uint8[`queues`]", "1 each", "", "always", "|"] in rows
     assert ["|", "`tx`", "struct `ring`[2]", "20", "", "always", "|"] in rows
     assert ["|", "`itr`", "timer", "8", "", "while `itr` is not off", "when interrupts may come again |"] in rows
+    assert ["|", "`unused`", "unused_buffer", "4", "", "in even years", "|"] in rows
     assert ["|", "`speed`", "uint32", "4", "3", "when: The link is up", "|"] in rows
     assert ["|", "`rom`", "buffer", "as `length` says, at most 4096", "", "always", "|"] in rows
     assert "Version 2 is blocked unless an administrator allows it: the link comes up as down." in text
@@ -301,6 +302,16 @@ def test_a_document_of_an_older_version() -> None:
     text = document("nic", NIC, 1)
     assert "`link`" not in text
     assert "blocked" not in text
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_document_of_a_shipped_driver_has_words_for_every_condition(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["state", "describe", name, "--doc"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"# Device state of {name}\n")
+    assert "the driver says so" not in text
 
 
 # -- the commands
