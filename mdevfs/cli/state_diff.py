@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from mdevfs.state.believe import Stream
     from mdevfs.state.differences import Difference
 
-EXAMPLE = "Example: mdevfs state diff before.mig after.mig"
+EXAMPLE = """\b
+Examples:
+  mdevfs state diff before.mig after.mig
+  mdevfs state save /mnt/b/bus/mdev/devices/UUID -o - | mdevfs state diff --layout refused.mig -"""
 
 
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A stream; - for standard input.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one; - for standard input.")],
+    layout: Annotated[
+        bool, typer.Option("--layout", help="Only what is made otherwise: versions, fields, subsections, sizes.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Say in which devices and fields two streams differ.
@@ -37,7 +43,8 @@ def diff(
         raise InputError("only one of A and B can be standard input")
     with contents(a) as data_a, contents(b) as data_b:
         streams = read(a, data_a), read(b, data_b)
-        number = _print(differences(*streams), streams, json)
+        found = (one for one in differences(*streams) if not layout or one.kind not in ("value", "machine"))
+        number = _print(found, streams, json)
     for name, stream in zip((a, b), streams, strict=True):
         stream.notes.clear()  # those are for show
         complain_of(name, stream)

@@ -206,7 +206,7 @@ def _part(about: Object, path: str, depth: int) -> Part:
         raise ValueError(f"{where}: its type is no text")
     count = _number(about, "array_len", where) if "array_len" in about else None
     index = _number(about, "index", where) if "index" in about else None
-    inner = shape(_object(about["struct"], where), f"{where}/", depth + 1) if type_ == "struct" else None
+    inner = shape(_object(about.get("struct"), where), f"{where}/", depth + 1) if type_ == "struct" else None
     if inner is not None and inner.size != size:
         raise ValueError(f"{where}: its fields have {inner.size} bytes, its size says {size}")
     plain = type_.removesuffix(" equal").removesuffix(" le")

@@ -88,3 +88,18 @@ def device(fields: Sequence[object], name: str = "x", **more: object) -> dict[st
     """A stream's JSON of one device."""
     about = {"name": name, "instance_id": 0, "vmsd_name": name, "version": 1, "fields": list(fields), **more}
     return {"page_size": 4096, "devices": [about]}
+
+
+def odd() -> list[bytes]:
+    """Streams of other machines: with memory, with what nothing describes, and without footers."""
+    ram = struct.pack(">BIB3sII", 1, 2, 3, b"ram", 0, 4) + struct.pack(">QB2sQ", 4096 | 4, 2, b"pc", 4096)
+    ram += struct.pack(">QB2sBQ4096sQ", 2, 2, b"pc", 7, 0x28, bytes(4096), 0x10) + struct.pack(">BI", 0x7E, 2)
+    part = struct.pack(">BI", 2, 2) + struct.pack(">QBI", 0x22, 0, 0)[:9] + struct.pack(">QBI", 0x10, 0x7E, 2)
+    one = device([{"name": "a", "type": "uint16", "size": 2}])
+    x, y = section(b"12"), section(b"345", 4, "y")
+    return [
+        assembled([ram, part, x], one),
+        assembled([y, x, struct.pack(">BHHI", 8, 2, 4, 1)], one),
+        assembled([x[:-5]], one, stream.head("")[:8]),
+        assembled([x, y], None),
+    ]

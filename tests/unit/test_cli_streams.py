@@ -271,6 +271,13 @@ def test_differences_have_both_values_and_both_offsets(files: Path, capsys: pyte
     assert "0000:00:03.0/demo/demo/rss (subsection)\n  A: not there\n  B: version 1" in capsys.readouterr().out
 
 
+def test_only_the_layout_is_compared_when_asked(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = differences(capsys, "--layout", files / "a.mig", files / "b.mig")
+    assert (code, [one["kind"] for one in found["differences"]]) == (1, ["subsection"])
+    (files / "c.mig").write_bytes(written(view(9), "pc-2"))
+    assert differences(capsys, "--layout", files / "a.mig", files / "c.mig")[0] == 0
+
+
 def test_every_kind_of_difference_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def made(name: str, fields: list[Any], body: bytes, version: int = 1) -> Path:
         path = tmp_path / name

@@ -225,6 +225,7 @@ HOSTILE = {
     "none of it": {"name": "a", "array_len": 0, "type": "buffer", "size": 1},
     "an element before the first": {"name": "a", "index": 1, "type": "buffer", "size": 1},
     "a struct that is none": {"name": "a", "type": "struct", "struct": 7, "size": 1},
+    "a struct of nothing": {"name": "a", "type": "struct", "size": 1},
     "a struct of another size": {"name": "a", "type": "struct", "struct": {"fields": []}, "size": 1},
     "deep": nested(40),
 }
