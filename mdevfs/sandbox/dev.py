@@ -14,10 +14,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from mdevfs.bus.core import Core
-from mdevfs.bus.device import CharDevice
+from mdevfs.bus.device import Device
 from mdevfs.bus.kobject import Kobject
 from mdevfs.errors import KernelError
 from mdevfs.events import Event
@@ -52,28 +53,36 @@ class Placeholders:
     """A listener of a host's events that makes and removes its placeholders below `dev`."""
 
     def __init__(self, core: Core, dev: Path = DEV) -> None:
+        """Those of the devices that are there already are made at once."""
         self._dev = dev
         for kind in core.classes.values():
             for device in kind.devices.values():
-                if isinstance(device, CharDevice):
-                    self._make(dev / device.devname)
+                if isinstance(device, Device):
+                    self._change("add", devname(kind.name, device.name, device.uevent_keys()))
 
     def send(self, event: Event) -> None:
         """Takes one event; who writes an action to a `uevent` file changes no device."""
-        name = devname(event)
-        if name is None or "SYNTH_UUID" in event.keys:
+        if "SYNTH_UUID" not in event.keys:
+            self._change(event.action, devname(event.subsystem, event.devpath.rpartition("/")[2], event.keys))
+
+    def _change(self, action: str, name: str | None) -> None:
+        if name is None:
             return
         try:
-            if event.action == "add":
-                self._make(self._dev / name)
-            elif event.action == "remove":
+            if action == "add":
+                self._make(name)
+            elif action == "remove":
                 self._remove(self._dev / name)
         except OSError as error:  # the machine's root may do in /dev what he likes
             log.warning("the placeholder /dev/%s: %s", name, error.strerror)
 
-    def _make(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(os.path.relpath(self._dev / PLACEHOLDER, path.parent))
+    def _make(self, name: str) -> None:
+        target, path = "../" * name.count("/") + PLACEHOLDER, f"{self._dev}/{name}"
+        try:
+            os.symlink(target, path)
+        except FileNotFoundError:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(target, path)
 
     def _remove(self, path: Path) -> None:
         path.unlink()
@@ -81,14 +90,12 @@ class Placeholders:
             path.rmdir()
 
 
-def devname(event: Event) -> str | None:
-    """The event's node below /dev, None when it has none.
+def devname(subsystem: str, name: str, keys: Mapping[str, str]) -> str | None:
+    """The node below /dev of the device of this name and these keys, None where it has none.
 
     vfioN has one whatever the kernel: before 6.6, which brought that interface, the device says none.
     """
-    if event.subsystem == "vfio-dev":
-        return f"vfio/devices/{event.devpath.rpartition('/')[2]}"
-    return event.keys.get("DEVNAME")
+    return f"vfio/devices/{name}" if subsystem == "vfio-dev" else keys.get("DEVNAME")
 
 
 def private_dev() -> None:

@@ -128,18 +128,20 @@ def serve(host: Host) -> int:
 
 
 def _serve(host: Host, word: Word) -> int:
-    async def main() -> None:
-        await host.start()
-        await serve_tree(host, TREE, private=False, ready=word.ready)
-
     go_backstage()
     try:
         configure(STATE / "server.log", debug=False, foreground=False)
+        sender = open_sender("auto")
         prepare(TREE)
-        listeners = host.core.events.listeners
-        listeners.append(Placeholders(host.core).send)  # before anybody else hears of it
-        if (sender := open_sender("auto")) is not None:
-            listeners.append(sender.send)
+
+        async def main() -> None:
+            await host.start()
+            listeners = host.core.events.listeners
+            listeners.append(Placeholders(host.core).send)  # before anybody else hears of it
+            if sender is not None:
+                listeners.append(sender.send)
+            await serve_tree(host, TREE, private=False, ready=word.ready)
+
         trio.run(main)
     except MdevfsError as error:
         word.failed(error)
