@@ -14,9 +14,9 @@ from mdevfs.cli.check import lines, reason_lines
 from mdevfs.cli.output import Json, print_json
 from mdevfs.cli.progress import progress as shown_progress
 from mdevfs.client import Answer, check
-from mdevfs.client.device import MoveFailed
 from mdevfs.client.link import Elsewhere, receive
-from mdevfs.client.migrate import Here, InDoubt, Outcome, move, resume
+from mdevfs.client.migrate import Here, Outcome, resume
+from mdevfs.client.migrate import migrate as do_migrate
 from mdevfs.errors import EXIT_NO, EXIT_YES, InputError
 
 app = typer.Typer(add_completion=False)
@@ -90,13 +90,7 @@ def _move(source: Path, target: Path | None, command: str | None, precopy: bool,
         else:
             receiver = Elsewhere(stack, command or "")
         progress = stack.enter_context(shown_progress(quiet))
-        try:
-            sent = move(source, receiver, precopy=precopy, progress=progress)
-        except MoveFailed as error:
-            return Outcome(False, "source", 0, str(error), error.reasons)
-        except InDoubt as error:
-            return Outcome(False, None, 0, str(error))
-    return Outcome(True, "target", sent)
+        return do_migrate(source, receiver, precopy=precopy, progress=progress)
 
 
 def _said(outcome: Outcome, json: bool) -> int:
@@ -105,11 +99,18 @@ def _said(outcome: Outcome, json: bool) -> int:
     elif outcome.migrated:
         print(f"migrated: {outcome.sent} bytes of device state; the target runs, the source is stopped")
     else:
-        runs = "the source runs on, the target is as it was" if outcome.running else "neither side runs"
-        print(f"not migrated: {runs}\n  {outcome.message}")
+        print(_failed(outcome), f"  {outcome.message}", sep="\n")
         for line in reason_lines(outcome.reasons):
             print(line)
     return EXIT_YES if outcome.migrated else EXIT_NO
+
+
+def _failed(outcome: Outcome) -> str:
+    if outcome.migrated is None:
+        return "in doubt: the source is stopped, and nobody can say whether the target runs"
+    if outcome.running is None:
+        return "not migrated: the source does not run"
+    return "not migrated: the source runs on, the target is as it was"
 
 
 def _receive(paths: list[str]) -> int:

@@ -42,6 +42,14 @@ def device_place(role: str, path: Path) -> Place:
     return place
 
 
+def state_at(place: Place) -> str | None:
+    """Where the state machine of the mdev there is; None where nobody answers."""
+    try:
+        return (place.directory / "mdevfs/migration_state").read_text("ascii", "replace").strip()
+    except OSError:
+        return None
+
+
 class Moving:
     """A device whose state moves. As a context manager: what was not committed is undone at its end."""
 
@@ -65,8 +73,18 @@ class Moving:
 
     @property
     def state(self) -> str:
-        """Where its state machine is."""
-        return os.pread(self._state, 64, 0).decode("ascii", "replace").strip()
+        """Where its state machine is. Raises MoveFailed where it does not answer."""
+        with self._failing("it does not say its state"):
+            return os.pread(self._state, 64, 0).decode("ascii", "replace").strip()
+
+    @property
+    def answers(self) -> bool:
+        """Whether its machine is there, be it to say that the device is gone."""
+        try:
+            os.pread(self._state, 64, 0)
+        except OSError as error:
+            return error.errno == errno.ENODEV
+        return True
 
     def move(self, state: str) -> None:
         """Raises MoveFailed with the device's reasons."""

@@ -8,6 +8,7 @@
                                            <-  LOADED
     RUN    (the source has stopped for good) ->
                                            <-  RUNNING
+    or, in place of RUN, BACK (it has not, and runs on) ->
     or, in place of any answer, <- REFUSED {"message": ..., "reasons": [...]}
 
 A frame is one byte that names it, four of length (big-endian), and at most 1 MiB. A link that dies before LOADED leaves
@@ -16,6 +17,7 @@ the source running. After RUN was sent nobody knows whether it came: both sides 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -29,22 +31,24 @@ from typing import Any, cast
 import attrs
 
 from mdevfs.client.answer import Reason, parse_reason
-from mdevfs.client.device import PIECE, MoveFailed
-from mdevfs.client.handshake import ask_check, write_string
+from mdevfs.client.device import PIECE, MoveFailed, Moving
+from mdevfs.client.handshake import OpenRefused, ask_check, write_string
 from mdevfs.client.migrate import DECIDE, Here, InDoubt
-from mdevfs.client.places import identify
+from mdevfs.client.places import Place, identify
 from mdevfs.client.text import SourceString
-from mdevfs.errors import InputError, MachineError, MdevfsError, escape
+from mdevfs.client.twin import held_back
+from mdevfs.errors import EXIT_NO, InputError, MachineError, MdevfsError, escape
 
-HELLO, READY, DATA, END, LOADED, RUN, RUNNING, REFUSED = b"H", b"y", b"D", b"E", b"L", b"R", b"K", b"N"
+HELLO, READY, DATA, END, LOADED, RUN, BACK, RUNNING, REFUSED = b"H", b"y", b"D", b"E", b"L", b"R", b"B", b"K", b"N"
 PROTOCOL = 1
 LONGEST = PIECE
+PATIENCE = 5.0  # seconds that a program gets to end once its input is closed
 
 
 class LinkDied(MdevfsError):
     """The other side is gone, or speaks something else."""
 
-    exit_code = 1
+    exit_code = EXIT_NO
 
 
 @attrs.define
@@ -100,13 +104,17 @@ class Elsewhere:
         self._link = Link(self._child.stdout.fileno(), self._child.stdin.fileno())
 
     def _end(self) -> None:
-        """Closing its input ends a target that still waits; then it is waited for."""
+        """Closing its input ends a target that still waits; a program that goes on for all that is ended."""
         assert self._child.stdin is not None and self._child.stdout is not None
         self._child.stdin.close()
         self._child.stdout.close()
-        self._child.wait()
+        try:
+            self._child.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
 
-    def begin(self, string: bytes) -> None:
+    def begin(self, source: Place, string: bytes) -> None:
         """Sends the string; the target's handshake answers."""
         hello = {"protocol": PROTOCOL, "string": string.decode("latin-1")}
         self._send(HELLO, json.dumps(hello).encode())
@@ -121,17 +129,31 @@ class Elsewhere:
         self._send(END)
         self._expect(LOADED)
 
-    def run(self) -> None:
-        """Tells it to run; no answer is no answer."""
+    def finish(self, source: Moving) -> None:
+        """No answer is no answer: the target may run, or wait."""
         try:
-            self._link.send(RUN)
+            with held_back():
+                self._commit(source)
             kind, data = self._link.receive()
         except LinkDied as error:
-            raise InDoubt(
-                f"{error}; the source has stopped for good, the target may have it and waits: {DECIDE}"
-            ) from None
+            why = f"{error}; the source has stopped for good, the target may have it and waits: {DECIDE}"
+            raise InDoubt(why) from None
+        except KeyboardInterrupt:
+            raise InDoubt(f"interrupted; the source has stopped for good, the target may run: {DECIDE}") from None
+        if kind == REFUSED:
+            source.move("RUNNING")
+            raise _failure(kind, data)
         if kind != RUNNING:
-            raise InDoubt(f"the source has stopped for good, and the target says: {_message(data)}; {DECIDE}")
+            raise InDoubt(f"the source has stopped for good, and the target does not say whether it runs; {DECIDE}")
+
+    def _commit(self, source: Moving) -> None:
+        try:
+            source.move("STOP")
+        except MoveFailed:
+            with contextlib.suppress(LinkDied):
+                self._link.send(BACK)
+            raise
+        self._link.send(RUN)
 
     def _send(self, kind: bytes, data: bytes = b"") -> None:
         try:
@@ -192,26 +214,33 @@ def receive(path: Path, reader: int, writer: int, told: Callable[[str], None]) -
         try:
             _greet(link, path)
             here = Here(stack, path)
-            here.begin(b"")
+            here.open()
             link.send(READY)
             _take(link, here)
         except MoveFailed as error:
-            _refuse(link, str(error), error.reasons)
+            _refuse(link, error)
             told(str(error))
             return False
+        except (InputError, MachineError) as error:
+            _refuse(link, error)
+            raise
         link.send(LOADED)
         return _decided(link, here, told)
 
 
 def _greet(link: Link, path: Path) -> None:
-    """The handshake. Raises MoveFailed."""
+    """The handshake. Raises MoveFailed, MachineError where its file may not be opened."""
     kind, data = link.receive()
     hello = _document(data)
     if kind != HELLO or hello.get("protocol") != PROTOCOL or not isinstance(hello.get("string"), str):
         raise MoveFailed(f"the source speaks another protocol than {PROTOCOL}")
     string = SourceString(hello["string"].encode("latin-1", "replace"))
     place = identify("TARGET", path)
-    if number := write_string(place.attribute, string):
+    try:
+        number = write_string(place.attribute, string)
+    except OpenRefused as error:
+        raise MachineError(f"TARGET {place}: {error}") from None
+    if number:
         verdict = ask_check(place.directory, string).verdict
         reasons = verdict.reasons if verdict is not None else ()
         raise MoveFailed(f"TARGET {place} refuses the handshake: {os.strerror(number)}", reasons)
@@ -234,13 +263,18 @@ def _decided(link: Link, here: Here, told: Callable[[str], None]) -> bool:
     try:
         kind, _ = link.receive()
     except LinkDied as died:
-        here.keep()
-        told(f"{died} after the state was loaded: this target has it and stays stopped; {DECIDE}")
+        return _kept(here, str(died), told)
+    if kind == BACK:
+        told("the source runs on: this target is as it was")
         return False
     if kind != RUN:
-        told("the source went back: this target is as it was")
+        return _kept(here, f"the source sent {kind!r} where RUN was due", told)
+    try:
+        here.run()
+    except MoveFailed as error:
+        _refuse(link, error)
+        told(str(error))
         return False
-    here.run()
     try:
         link.send(RUNNING)
     except LinkDied:
@@ -248,9 +282,15 @@ def _decided(link: Link, here: Here, told: Callable[[str], None]) -> bool:
     return True
 
 
-def _refuse(link: Link, message: str, reasons: tuple[Reason, ...]) -> None:
-    document = {"message": message, "reasons": [attrs.asdict(one) for one in reasons]}
-    try:
+def _kept(here: Here, why: str, told: Callable[[str], None]) -> bool:
+    """Nobody knows whether the source has stopped for good."""
+    here.keep()
+    told(f"{why}, after the state was loaded: this target has it and stays stopped; {DECIDE}")
+    return False
+
+
+def _refuse(link: Link, error: MdevfsError) -> None:
+    reasons = error.reasons if isinstance(error, MoveFailed) else ()
+    document = {"message": str(error), "reasons": [attrs.asdict(one) for one in reasons]}
+    with contextlib.suppress(LinkDied):  # it is told on standard error
         link.send(REFUSED, json.dumps(document).encode()[:LONGEST])
-    except LinkDied:
-        pass  # told on standard error

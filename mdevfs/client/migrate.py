@@ -2,7 +2,8 @@
 
 The order is all of it: the source stops and sends, the target reads into a new state and says that it is whole, the
 source commits (STOP: it does not run again by itself), and only then the target runs. Whoever dies before the commit
-leaves the source running and the target as it was, by the leases of `mdevfs.client.device`.
+leaves the source running and the target as it was, by the leases of `mdevfs.client.device`; for the moment after it
+`mdevfs.client.twin` stands by.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Protocol
 import attrs
 
 from mdevfs.client.answer import Reason
-from mdevfs.client.device import MoveFailed, Moving, device_place
+from mdevfs.client.device import MoveFailed, Moving, device_place, state_at
 from mdevfs.client.handshake import OpenRefused, read_string
+from mdevfs.client.places import Place
+from mdevfs.client.twin import held_back, twin
 from mdevfs.errors import EXIT_NO, InputError, MachineError, MdevfsError, escape
 
 Progress = Callable[[int], None]
@@ -30,9 +33,10 @@ DECIDE = (
 
 @attrs.frozen
 class Outcome:
-    """What became of a migration. `running` is who runs: "target", "source", or None while nobody may tell."""
+    """What became of a migration: `migrated` is None while nobody can tell. `running` is who runs: "target",
+    "source", or None where that is not known, or nobody does."""
 
-    migrated: bool
+    migrated: bool | None
     running: str | None
     sent: int = 0
     message: str | None = None
@@ -40,15 +44,15 @@ class Outcome:
 
 
 class InDoubt(MdevfsError):
-    """The link died after the source's commit: neither side runs, and a person decides."""
+    """The link died after the source's commit: the source is stopped, and a person decides."""
 
     exit_code = EXIT_NO
 
 
 class Receiver(Protocol):
-    """The target, here or elsewhere. Each call raises MoveFailed while the source can still go back."""
+    """The target, here or elsewhere. Each call raises MoveFailed where the source runs on."""
 
-    def begin(self, string: bytes) -> None:
+    def begin(self, source: Place, string: bytes) -> None:
         """Gets ready for a source that says this string."""
 
     def write(self, data: bytes) -> None:
@@ -57,8 +61,8 @@ class Receiver(Protocol):
     def loaded(self) -> None:
         """Returns when the target has the whole state and would run."""
 
-    def run(self) -> None:
-        """Runs. Raises InDoubt where nobody can say whether it does."""
+    def finish(self, source: Moving) -> None:
+        """The source stops for good, then the target runs. Raises InDoubt where nobody can say whether it does."""
 
 
 class Here:
@@ -67,8 +71,14 @@ class Here:
     def __init__(self, stack: ExitStack, path: Path) -> None:
         self._device = stack.enter_context(Moving("TARGET", path))
 
-    def begin(self, string: bytes) -> None:
+    def begin(self, source: Place, string: bytes) -> None:
         """The handshake is the caller's; this opens the door."""
+        if source.directory == self._device.place.directory:
+            raise InputError(f"SOURCE and TARGET are one device: {source}")
+        self.open()
+
+    def open(self) -> None:
+        """From here on it takes data."""
         self._device.move("RESUMING")
         self._device.open_data(out=False)
 
@@ -80,20 +90,39 @@ class Here:
         """What fsync says."""
         self._device.sync()
 
+    def finish(self, source: Moving) -> None:
+        """With a twin: whoever of the two is killed, the other ends it."""
+        with held_back(), twin(lambda: self._settle(source)):
+            source.move("STOP")
+            self._settle(source)
+
+    def _settle(self, source: Moving) -> None:
+        """Once the source has stopped for good: the target runs, or where it surely does not, the source again."""
+        if source.state != "STOP":
+            return
+        try:
+            self.run()
+        except MoveFailed:
+            source.move("RUNNING")
+            raise
+
     def keep(self) -> None:
         """Takes the new state over, and stays stopped: somebody has to decide."""
         self._device.move("STOP")
 
     def run(self) -> None:
-        """Takes the new state over, and runs."""
+        """Takes the new state over, and runs. Raises MoveFailed where it surely does not, InDoubt else."""
         try:
             self._device.move("RUNNING")
         except MoveFailed as error:
-            raise InDoubt(f"the source has stopped for good, and {error}; {DECIDE}") from error
+            if not self._device.answers:
+                raise InDoubt(f"the source has stopped for good, and {error}; {DECIDE}") from error
+            raise
 
 
-def move(source: Path, receiver: Receiver, *, precopy: bool = False, progress: Progress | None = None) -> int:
-    """Moves the source's state; bytes sent. Raises MoveFailed (the source runs), InDoubt (nobody does)."""
+def migrate(source: Path, receiver: Receiver, *, precopy: bool = False, progress: Progress | None = None) -> Outcome:
+    """Moves the source's state. Raises InputError and MachineError for what a migration cannot begin with."""
+    place = device_place("SOURCE", source)
     sent = 0
 
     def send(device: Moving) -> None:
@@ -104,25 +133,40 @@ def move(source: Path, receiver: Receiver, *, precopy: bool = False, progress: P
             if progress is not None:
                 progress(sent)
 
-    string = _string(source)
-    with Moving("SOURCE", source) as device:
-        if device.state not in ("RUNNING", "RUNNING_P2P", "STOP"):
-            raise MoveFailed(f"{device} is in {device.state}: somebody else is moving it")
-        receiver.begin(string)
-        device.move("PRE_COPY" if precopy else "STOP_COPY")
-        device.open_data(out=True)
-        if precopy:
+    try:
+        string = _string(place)
+        with Moving("SOURCE", source) as device:
+            _runs(device)
+            receiver.begin(place, string)
+            device.move("PRE_COPY" if precopy else "STOP_COPY")
+            device.open_data(out=True)
+            if precopy:
+                send(device)
+                device.move("STOP_COPY")
             send(device)
-            device.move("STOP_COPY")
-        send(device)
-        receiver.loaded()
-        device.move("STOP")  # the commit
-        receiver.run()
-    return sent
+            receiver.loaded()
+            receiver.finish(device)
+    except MoveFailed as error:
+        running = "source" if state_at(place) in ("RUNNING", "RUNNING_P2P") else None
+        return Outcome(False, running, sent, str(error), error.reasons)
+    except InDoubt as error:
+        return Outcome(None, None, sent, str(error))
+    return Outcome(True, "target", sent)
 
 
-def _string(source: Path) -> bytes:
-    place = device_place("SOURCE", source)
+def _runs(device: Moving) -> None:
+    """Raises MoveFailed for a source that does not run: its state is on its way, or may run elsewhere already."""
+    state = device.state
+    if state == "STOP":
+        raise MoveFailed(
+            f"{device} is stopped, and may have been migrated away: mdevfs migrate --resume {escape(str(device.place))}"
+            " runs it, if nothing else has its state"
+        )
+    if state not in ("RUNNING", "RUNNING_P2P"):
+        raise MoveFailed(f"{device} is in {state}: somebody else is moving it")
+
+
+def _string(place: Place) -> bytes:
     try:
         return read_string(place.attribute).data
     except OSError as error:
@@ -132,7 +176,7 @@ def _string(source: Path) -> bytes:
 
 
 def resume(path: Path) -> str:
-    """Runs a stopped device; where it was. Raises InputError where its state is on its way."""
+    """Runs a stopped device; where it was. Raises InputError where its state is on its way, MoveFailed."""
     with Moving("DEVICE", path) as device:
         state = device.state
         if state in ("STOP_COPY", "PRE_COPY", "PRE_COPY_P2P", "RESUMING"):

@@ -153,7 +153,8 @@ class Migration:
 
 
 class StateChannel:
-    """One open `migration_state`: reads give the state as it is, a write moves the device."""
+    """One open `migration_state`: reads give the state as it is, a write moves the device; ENODEV where it is a lease,
+    and somebody else has ended what was begun here."""
 
     def __init__(self, migration: Migration, *, lease: bool) -> None:
         self._migration = migration
@@ -167,6 +168,8 @@ class StateChannel:
         data = data[:PAGE_SIZE]
         if not data:
             return 0
+        if self._begun is not None and self._begun.over:
+            raise KernelError(errno.ENODEV)
         before = self._migration.session
         try:
             await self._migration.move(word(data))

@@ -7,7 +7,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,16 +28,16 @@ def why_not() -> str | None:
     return None
 
 
-@pytest.fixture
-def place() -> Iterator[Path]:
+@contextmanager
+def new_place() -> Iterator[Path]:
     """A new directory that every user can reach, which pytest's own is not."""
     with tempfile.TemporaryDirectory(prefix="mdevfs-test-") as name:
         os.chmod(name, 0o755)
         yield Path(name).resolve()
 
 
-@pytest.fixture
-def make_root(place: Path) -> Iterator[MakeRoot]:
+@contextmanager
+def roots(place: Path) -> Iterator[MakeRoot]:
     """Makes empty directories to mount on; whatever is mounted there at the end is detached."""
     if (reason := why_not()) is not None:
         pytest.skip(reason)
@@ -54,18 +54,12 @@ def make_root(place: Path) -> Iterator[MakeRoot]:
             subprocess.run(["umount", "--lazy", root], check=True)
 
 
-@pytest.fixture
-def expected_tracebacks() -> None:
-    """Asking for it permits tracebacks in a server's log."""
-
-
-@pytest.fixture
-def mount(request: pytest.FixtureRequest, place: Path, make_root: MakeRoot) -> Iterator[Mount]:
+@contextmanager
+def hosts(place: Path, make_root: MakeRoot, *, tracebacks: bool = False) -> Iterator[Mount]:
     """Mounts hosts: `mount(host, *options, root=None, prefix=())`, the host a shipped name, a path, or TOML text.
 
     At the end every server must still be alive, serve a tree in which the invariants hold, have logged no traceback
-    (or the test asks for `expected_tracebacks`), and end with exit code 0 and nothing mounted. A test may end them
-    itself before that.
+    unless `tracebacks`, and end with exit code 0 and nothing mounted. A test may end them itself before that.
     """
     servers: list[Server] = []
     numbers = itertools.count()
@@ -88,8 +82,33 @@ def mount(request: pytest.FixtureRequest, place: Path, make_root: MakeRoot) -> I
                 if os.access(server.root, os.R_OK):
                     check_invariants(server.root)
                 server.end()
-            if "expected_tracebacks" not in request.fixturenames:
-                assert "Traceback" not in server.log, server.log
+            assert tracebacks or "Traceback" not in server.log, server.log
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A new directory that every user can reach."""
+    with new_place() as place:
+        yield place
+
+
+@pytest.fixture
+def make_root(place: Path) -> Iterator[MakeRoot]:
+    """See `roots`."""
+    with roots(place) as make:
+        yield make
+
+
+@pytest.fixture
+def expected_tracebacks() -> None:
+    """Asking for it permits tracebacks in a server's log."""
+
+
+@pytest.fixture
+def mount(request: pytest.FixtureRequest, place: Path, make_root: MakeRoot) -> Iterator[Mount]:
+    """See `hosts`; tracebacks are permitted where the test asks for `expected_tracebacks`."""
+    with hosts(place, make_root, tracebacks="expected_tracebacks" in request.fixturenames) as make:
+        yield make
 
 
 @pytest.fixture

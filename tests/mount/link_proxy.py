@@ -1,6 +1,7 @@
 """A link that breaks: passes frames on to a target's process until the one that it was told.
 
 link_proxy.py KIND before|after COMMAND...     KIND: the frame's name, such as R; the answers' names too
+link_proxy.py KIND PATH=TEXT COMMAND...        writes the text to the path before that frame, and goes on
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 
 def frame(descriptor: int) -> bytes:
@@ -37,7 +39,10 @@ def main() -> None:
         while data := frame(reader):
             if dead.is_set():
                 return
-            if data[:1] == kind.encode():
+            hit, (path, write, text) = data[:1] == kind.encode(), when.partition("=")
+            if hit and write:
+                Path(path).write_text(text)
+            elif hit:
                 dead.set()
                 if when == "after":
                     os.write(writer, data)
@@ -47,6 +52,9 @@ def main() -> None:
                 target.wait()
                 os._exit(1)
             os.write(writer, data)
+        if reader == 0:  # the source is gone, and so is the link
+            os.close(inward)
+            os._exit(target.wait())
 
     threading.Thread(target=passing, args=(outward, 1), daemon=True).start()
     passing(0, inward)

@@ -179,3 +179,17 @@ async def test_the_migration_of_a_removed_mdev(tmp_path: Path) -> None:
     with refused(errno.ENODEV):
         await file.read(0, 1)
     file.closed()
+
+
+async def test_a_lease_that_somebody_else_ended_commits_nothing(tmp_path: Path) -> None:
+    """What was copied is old: the device has run on, and its STOP would not be the end of that copy."""
+    one = await side(tmp_path)
+    lease = await one.sys.open(f"{MDEV}/migration_state", os.O_RDWR)
+    await lease.write(0, b"STOP_COPY")
+    await one.move("RUNNING")
+    with refused(errno.ENODEV):
+        await lease.write(0, b"STOP")
+    assert await one.state() == "RUNNING"
+    assert await lease.read(0, 4096) == b"RUNNING\n"
+    lease.closed()
+    assert await one.state() == "RUNNING"
