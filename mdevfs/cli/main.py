@@ -23,6 +23,7 @@ COMMANDS = {  # name -> module, one line of help
     "umount": ("mdevfs.cli.umount", "End a mounted host."),
     "run": ("mdevfs.cli.run", "Run a command on an emulated machine."),
     "wait": ("mdevfs.cli.wait", "Wait for a uevent of a mounted host."),
+    "control": ("mdevfs.cli.control", "Change a mounted host: devices, types and faults come and go."),
     "check": ("mdevfs.cli.check", "Say whether a source device could migrate to a target, and why not."),
     "migrate": ("mdevfs.cli.migrate", "Move a device's state from a source to a target."),
     "explain": ("mdevfs.cli.explain", "Say what a reason's code means, and how to mend it."),

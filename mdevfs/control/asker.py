@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import json
 import os
@@ -10,12 +11,12 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from attrs import frozen
 
 from mdevfs.control.protocol import ADDRESS_XATTR
-from mdevfs.errors import InputError, MachineError
+from mdevfs.errors import EXIT_USAGE, InputError, KernelError, MachineError
 from mdevfs.events.stream import ACTIONS
 
 
@@ -61,47 +62,45 @@ class Wanted:
         return all(event["env"].get(key) == value for key, value in self.keys.items())
 
 
-class Subscription:
-    """The events of a running host from now on. Raises InputError where no host is mounted."""
+class Connection:
+    """One request to a running host, and what it answers, line by line.
 
-    def __init__(self, directory: Path, timeout: float | None = None) -> None:
+    `timeout` is in seconds, for all of it. Raises InputError where no host is mounted, MachineError where it does not
+    answer, TimeoutError.
+    """
+
+    def __init__(self, directory: Path, request: Mapping[str, object], timeout: float | None = None) -> None:
+        self.directory = directory
         self._deadline = time.monotonic() + timeout if timeout is not None else None
-        self._rest = b""
         self._rest = b""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            self._subscribe(directory)
+            self._ask(request)
         except BaseException:
             self._socket.close()
             raise
 
-    def _subscribe(self, directory: Path) -> None:
-        address = _address(directory)
+    def _ask(self, request: Mapping[str, object]) -> None:
+        address = _address(self.directory)
         try:
             self._socket.connect("\0" + address)
         except OSError as error:
-            raise MachineError(f"the host on {directory} does not answer: {error.strerror}") from None
+            raise MachineError(f"the host on {self.directory} does not answer: {error.strerror}") from None
         with contextlib.suppress(BrokenPipeError):  # hung up on already; reading says so
-            self._socket.sendall(b'{"op": "events"}\n')
-        if "ready" not in json.loads(self._line()):
-            raise MachineError(f"the host on {directory} does not tell its events")
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
 
-    def __enter__(self) -> Subscription:
+    def __enter__(self) -> Connection:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hangs up; what was asked for is done all the same."""
         self._socket.close()
 
-    def __iter__(self) -> Iterator[SentEvent]:
-        """Event by event. Raises TimeoutError when the time is up, MachineError when the host ends."""
-        while True:
-            yield json.loads(self._line())
-
-    def first(self, wanted: Wanted) -> SentEvent:
-        """The first event that matches."""
-        return next(event for event in self if wanted.matches(event))
-
-    def _line(self) -> bytes:
+    def line(self) -> Any:
+        """The next line, parsed."""
         while b"\n" not in self._rest:
             left = None if self._deadline is None else self._deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -115,11 +114,57 @@ class Subscription:
                 raise MachineError("the host has ended, or refuses to answer this user")
             self._rest += more
         line, self._rest = self._rest.split(b"\n", 1)
-        return line
+        return json.loads(line)
+
+
+class Subscription:
+    """The events of a running host from now on. Raises as `Connection` does."""
+
+    def __init__(self, directory: Path, timeout: float | None = None) -> None:
+        self._connection = Connection(directory, {"op": "events"}, timeout)
+        try:
+            self._connection.line()  # it is ready
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def __iter__(self) -> Iterator[SentEvent]:
+        """Event by event. Raises TimeoutError when the time is up, MachineError when the host ends."""
+        while True:
+            yield self._connection.line()
+
+    def first(self, wanted: Wanted) -> SentEvent:
+        """The first event that matches."""
+        return next(event for event in self if wanted.matches(event))
+
+
+def ask(directory: Path, op: str, what: Mapping[str, object], timeout: float | None = None) -> dict[str, Any]:
+    """Asks a running host for a verb and `what` it takes (`mdevfs.control.server.VERBS`); the answer, once nobody sees
+    the old state.
+
+    Raises InputError for mistakes, KernelError for what is refused, and as `Connection` does. A TimeoutError is the
+    asker's alone: what has begun goes on.
+    """
+    with Connection(directory, {"op": op, **what}, timeout) as connection:
+        answer: dict[str, Any] = connection.line()
+    if "error" not in answer:
+        return answer
+    if answer["exit"] == EXIT_USAGE:
+        raise InputError(answer["error"])
+    raise KernelError(getattr(errno, answer["errno"], errno.EIO), "\n".join(answer["error"]))
 
 
 def _address(directory: Path) -> str:
+    """Of the host that is mounted on a directory, or, as in `mdevfs run`, on those in it."""
     try:
         return os.getxattr(directory, ADDRESS_XATTR).decode()
     except OSError as error:
+        with contextlib.suppress(OSError):
+            return os.getxattr(directory / "bus", ADDRESS_XATTR).decode()
         raise InputError(f"no host of mdevfs is mounted on {directory}: {error.strerror}") from None

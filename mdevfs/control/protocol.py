@@ -1,7 +1,15 @@
 """The wire between a running host and its askers: JSON lines over a Unix socket.
 
-The socket has an abstract address that nobody can guess; who may look at the mount's root finds it there as the
-extended attribute `ADDRESS_XATTR`, which no listing shows. The server answers its own user and root only.
+    -> {"op": "remove", "address": "0000:00:02.0"}            a verb, and what it takes (`mdevfs.control.verbs`)
+    <- {"did": "0000:00:02.0 is gone"}                        once nobody sees the old state
+    <- {"error": ["..."], "errno": "EBUSY", "exit": 1}        or every mistake; then nothing was changed
+    -> {"op": "events"}                                       from now on, every uevent is a line
+
+A verb that has begun is carried out, whether its asker stays to hear of it or not.
+
+The socket has an abstract address that nobody can guess, so that no file can be left behind; who may look at the
+mount's root finds it there, and at the directories below it, as the extended attribute `ADDRESS_XATTR`, which no
+listing shows. It is as one of mode 0600: the server answers its own user and root only (SO_PEERCRED).
 """
 
 from __future__ import annotations

@@ -2,47 +2,72 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import secrets
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 
 import trio
 
+from mdevfs.control.devices import Add, Reboot, Register, Remove, Status, Unregister
+from mdevfs.control.faults import ClearFaults, ListFaults, SetFault
 from mdevfs.control.protocol import to_line
+from mdevfs.control.running import Running
+from mdevfs.control.types import AddType, RemoveType
+from mdevfs.control.uses import Release, Use
+from mdevfs.control.verbs import Answer, Verb, parse
+from mdevfs.errors import MdevfsError, escape
 from mdevfs.events import Event, EventStream
+from mdevfs.host.host import Host
 
 log = logging.getLogger("mdevfs.control")
 
 BACKLOG = 10_000  # events that a slow asker may lag behind before it is cut off
+LONGEST = 65536  # bytes of a request
+VERBS: tuple[type[Verb], ...] = (
+    *(Status, Add, Remove, Register, Unregister, Reboot, AddType, RemoveType, Use, Release),
+    *(SetFault, ListFaults, ClearFaults),
+)
+BY_NAME = {verb.op: verb for verb in VERBS} | {"events": Verb}
 
 
 class ControlServer:
     """Listens from its making on, so that its address can be told before it serves."""
 
-    def __init__(self, events: EventStream) -> None:
-        self.events = events
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.events: EventStream = host.core.events  # which outlasts every boot
         self.address = f"mdevfs-{os.getpid()}-{secrets.token_hex(8)}"
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         listening.bind("\0" + self.address)
         listening.listen()
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
 
-    async def serve(self) -> None:
-        """Answers askers until it is cancelled."""
-        await trio.serve_listeners(self._answer, [self._listener])
+    async def serve(self, settle: Callable[[], Awaitable[None]]) -> None:
+        """Answers askers, and lets late devices come, until it is cancelled; `settle` is `Running`'s."""
+        async with trio.open_nursery() as nursery:
+            running = Running(self.host, settle, nursery)
+            running.expect()
 
-    async def _answer(self, stream: trio.SocketStream) -> None:
+            async def answer(stream: trio.SocketStream) -> None:
+                await self._answer(stream, running)
+
+            await trio.serve_listeners(answer, [self._listener], handler_nursery=nursery)
+
+    async def _answer(self, stream: trio.SocketStream, running: Running) -> None:
         try:
             async with stream:
                 if not _may_ask(stream.socket):
                     return
-                if _parse(await _line(stream)) == {"op": "events"}:
+                request = _parse(await _line(stream))
+                if request == {"op": "events"}:
                     await self._stream_events(stream)
                 else:
-                    await stream.send_all(b'{"error": "unknown request"}\n')
+                    await stream.send_all(json.dumps(await _carry_out(request, running)).encode() + b"\n")
         except* trio.BrokenResourceError:
             pass  # the asker has left; a nursery may have put that into a group
 
@@ -70,6 +95,20 @@ class ControlServer:
                 self.events.listeners.remove(listen)
 
 
+async def _carry_out(request: object, running: Running) -> Answer:
+    """The answer; whatever goes wrong, the host goes on."""
+    try:
+        verb = parse(request, BY_NAME)
+        log.info("control: %s %s", verb.op, escape(verb.model_dump_json(exclude_defaults=True)))
+        return await verb.carry_out(running)
+    except MdevfsError as error:
+        name = errno.errorcode.get(error.errno, str(error.errno))
+        return {"error": str(error).splitlines(), "errno": name, "exit": error.exit_code}
+    except Exception as error:
+        log.exception("control: %r", request)
+        return {"error": [f"the server's own mistake, see its log: {error!r}"], "errno": "EIO", "exit": 1}
+
+
 def _may_ask(sock: trio.socket.SocketType) -> bool:
     peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", peer)
@@ -86,7 +125,7 @@ def _parse(line: bytes) -> object:
 
 async def _line(stream: trio.SocketStream) -> bytes:
     line = b""
-    while not line.endswith(b"\n") and len(line) < 65536:
+    while not line.endswith(b"\n") and len(line) < LONGEST:
         more = await stream.receive_some()
         if not more:
             break

@@ -15,6 +15,7 @@ from mdevfs.host.faults import make_fault
 from mdevfs.host.mistakes import near_miss
 from mdevfs.host.plan import Plan, PlannedDevice, plan
 from mdevfs.host.read import read
+from mdevfs.host.schema import DeviceSection
 from mdevfs.mdev.core import MdevCore
 from mdevfs.mdev.parent import Parent
 from mdevfs.mdev.types import Type
@@ -77,11 +78,36 @@ class Host:
         try:
             parents = await self.devices.add(device)
         except MdevfsError as error:
+            self.awaited[device.address] = math.inf
             return [f"{device.where}: {line}" for line in str(error).splitlines()]
         if device.address in self._seen:
             return []
         self._seen.add(device.address)
         return await self._populate(device, parents)
+
+    async def plug(self, device: PlannedDevice) -> None:
+        """`appear`, all or nothing. Raises MdevfsError with all that went wrong."""
+        wrong = await self.appear(device)
+        if wrong and device.address in self.devices.present:
+            self._seen.discard(device.address)
+            await self.unplug(device.address)
+        if wrong:
+            raise MdevfsError("\n".join(wrong))
+
+    async def plug_new(self, section: DeviceSection) -> PlannedDevice:
+        """A device that the host file does not describe, in the place of one that is unplugged or in a free one.
+
+        Raises MdevfsError with every mistake, and then all is as it was.
+        """
+        due = {address for address, seconds in self.awaited.items() if seconds < math.inf}
+        before, awaited = self.plan.devices, dict(self.awaited)
+        planned = self.plan.extend(section, self.devices.present.keys() | due)
+        try:
+            await self.plug(planned)
+        except BaseException:
+            self.plan.devices, self.awaited = before, awaited
+            raise
+        return planned
 
     async def unplug(self, address: str) -> None:
         """A device that is present goes, and no boot brings it back. Raises what `Devices.remove` raises."""

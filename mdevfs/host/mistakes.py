@@ -24,7 +24,7 @@ def near_miss(value: str, choices: Iterable[str]) -> str:
 
 def from_pydantic(error: ValidationError, model: type[BaseModel], prefix: tuple[str | int, ...] = ()) -> list[str]:
     """One line for each of pydantic's errors."""
-    return [_line(one, model, prefix) for one in error.errors(include_url=False)]
+    return [_line(one, model, prefix).removeprefix(": ") for one in error.errors(include_url=False)]
 
 
 def _line(one: Mapping[str, Any], model: type[BaseModel], prefix: tuple[str | int, ...]) -> str:

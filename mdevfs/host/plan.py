@@ -66,6 +66,10 @@ class Plan:
     devices: list[PlannedDevice] = field(factory=list)
     drivers: Drivers = Factory(lambda self: Drivers(self.described, self.mistakes), takes_self=True)
 
+    def at(self, address: str) -> PlannedDevice:
+        """The device that is planned at an address. Raises StopIteration."""
+        return next(one for one in self.devices if one.address == address)
+
     def extend(self, section: DeviceSection, taken: Container[str]) -> PlannedDevice:
         """Plans one more device, in the place of what was planned at its address unless that is `taken`.
 

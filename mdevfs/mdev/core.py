@@ -81,6 +81,7 @@ class MdevCore:
             parent.gone = True
             self.parents_class.leave(parent.device)
             try:
+                await self.core.tree.publish()
                 await self._remove_all(parent)
             except BaseException:
                 parent.gone = False
@@ -293,6 +294,8 @@ class MdevCore:
         if slow:
             self._withdraw(mdev)
         try:
+            if slow:
+                await self.core.tree.publish()
             if mdev.idle is not None:
                 await mdev.idle.wait()
             if mdev.driver is not None:

@@ -25,7 +25,7 @@ from mdevfs.mount.listing import FOREVER, Listing
 from mdevfs.sysfs.entries import Link
 from mdevfs.sysfs.files import POLL_IDLE, AttributeFile, File
 from mdevfs.sysfs.node import Memory, Node
-from mdevfs.sysfs.tree import ROOT_INODE, Tree
+from mdevfs.sysfs.tree import Tree
 
 log = logging.getLogger("mdevfs.mount")
 
@@ -71,8 +71,9 @@ class SysfsOperations(pyfuse3.Operations):
     def __init__(
         self, tree: Tree, hidden: Mapping[str, bytes] | None = None, listeners: Sequence[Listener] = ()
     ) -> None:
-        """`hidden` are extended attributes of the root that can be read by who knows their names; `listeners`, as they
-        are at the time, hear of a write's events when nobody can see the old state any more."""
+        """`hidden` are extended attributes of the root and the directories in it, which may be mounted elsewhere, that
+        can be read by who knows their names; `listeners`, as they are at the time, hear of a write's events when nobody
+        can see the old state any more."""
         super().__init__()
         self.tree = tree
         self._hidden = hidden or {}
@@ -83,6 +84,7 @@ class SysfsOperations(pyfuse3.Operations):
         self._info = FileInfo(direct_io=True)  # copied into each answer
         self._settling = trio.Lock()
         self.invalidator = Invalidator()
+        tree.publish = self.settle
 
     # -- names and attributes
 
@@ -241,9 +243,10 @@ class SysfsOperations(pyfuse3.Operations):
 
     @guarded
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        memory = self.tree.node(inode).memory
+        node = self.tree.node(inode)
+        memory = node.memory
         value = memory.xattrs.get(os.fsdecode(name)) if memory is not None else None
-        if inode == ROOT_INODE:
+        if node.parent in (None, self.tree.root):
             value = self._hidden.get(os.fsdecode(name), value)
         if value is not None:
             return value

@@ -39,7 +39,7 @@ async def serve(host: Host, mountpoint: Path, *, private: bool, ready: Callable[
 
     SIGTERM, SIGINT and an unmount from outside all end it. Raises MachineError when it cannot be mounted.
     """
-    control = ControlServer(host.core.events)
+    control = ControlServer(host)
     operations = SysfsOperations(host.tree, {ADDRESS_XATTR: control.address.encode()}, host.core.events.listeners)
     try:
         pyfuse3.init(operations, str(mountpoint), options(private))
@@ -51,7 +51,7 @@ async def serve(host: Host, mountpoint: Path, *, private: bool, ready: Callable[
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
-            nursery.start_soon(control.serve)
+            nursery.start_soon(control.serve, operations.settle)
             nursery.start_soon(first.answer)
             nursery.start_soon(_announce, mountpoint, ready)
             await pyfuse3.main(max_tasks=1000)

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from mdevfs.errors import KernelError
 from mdevfs.sysfs.entries import Directory, Entry, Link
@@ -26,12 +26,17 @@ MANY = 4096  # names in a directory
 Listed = tuple[Node, str, int, int]  # parent, name, salt, loaded
 
 
+async def _nobody_looks() -> None:
+    """Where nobody serves the tree, nobody has cached it."""
+
+
 class Tree:
     """The nodes that somebody knows, over a root directory's content.
 
     `uid` and `gid` own every node. After a change, `stale` holds the (directory inode, name) pairs and `touched` the
     inodes of directories that a kernel may have cached; who serves the tree empties both before it answers.
-    `generation` counts changes; `faults` are those that strike its files.
+    `generation` counts changes; `faults` are those that strike its files. `publish` is awaited in the middle of a
+    change that takes its time, and returns when nobody sees what is wrong by then; who serves the tree sets it.
 
     A link that was only listed is kept as a `Listed` record (its parent's children hold the inode) until somebody
     uses it: a listing of 100,000 names takes half the time and memory so.
@@ -48,6 +53,7 @@ class Tree:
         self.touched: set[int] = set()
         self.generation = 0
         self.faults = Faults()
+        self.publish: Callable[[], Awaitable[None]] = _nobody_looks
         self._directories: dict[str, Node] = {}  # those that somebody knows, by path
 
     # -- finding

@@ -60,7 +60,7 @@ def read(path: Path) -> str:
         pieces = []
         while piece := os.read(descriptor, 131072):
             pieces.append(piece)
-        return b"".join(pieces).decode()
+        return b"".join(pieces).decode(errors="backslashreplace")
     finally:
         os.close(descriptor)
 
