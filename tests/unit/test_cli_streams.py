@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shlex
@@ -15,7 +16,7 @@ import pytest
 
 from mdevfs.cli.main import run
 from mdevfs.state import believe
-from tests.qemu import judge, needs_scripts
+from tests.qemu import VMSTATE, judge, needs_qemu, needs_scripts
 from tests.unit.demo_stream import assembled, device, section, view, written
 
 COMMAND = [sys.executable, "-c", "from mdevfs.cli.main import main; main()"]
@@ -231,14 +232,21 @@ def test_qemus_analyzer_reads_what_emit_writes_as_show_does(files: Path) -> None
 @needs_scripts
 @pytest.mark.parametrize("machine", ["7.2", "2.4"])
 def test_qemus_analyzer_reads_real_streams_as_show_does(machine: str, tmp_path: Path) -> None:
-    import gzip
-
-    from tests.qemu import VMSTATE
-
     path = tmp_path / "stream"
     path.write_bytes(gzip.decompress((VMSTATE / f"real-e1000-pc-q35-{machine}.mig.gz").read_bytes()))
     show = f"{shlex.join(COMMAND)} state show --json"
     assert judge("accept_stream.py", "--product-values", show, path)[-1] == "PASS (0 failure(s))"
+
+
+@needs_scripts
+@needs_qemu
+@pytest.mark.parametrize("machine", ["pc-q35-7.2", "pc-q35-2.11", "pc-q35-2.4"])
+def test_qemu_itself_takes_what_emit_writes(machine: str, tmp_path: Path) -> None:
+    path = tmp_path / "stream"
+    assert run(["state", "emit", "--driver", "e1000", "--machine", machine, "--seed", "3", "-o", str(path)]) == 0
+    show = f"{shlex.join(COMMAND)} state show --json"
+    assert judge("accept_stream.py", "--product-values", show, path)[-1] == "PASS (0 failure(s))"
+    assert judge("accept_qemu_load.py", "--machine", machine, path)[-1] == "PASS (0 failure(s))"
 
 
 # -- diff
