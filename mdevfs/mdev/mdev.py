@@ -10,6 +10,7 @@ import trio
 from mdevfs.bus.device import Device
 from mdevfs.bus.kobject import KobjectDirectory
 from mdevfs.bus.subsystem import Subsystem
+from mdevfs.errors import MdevfsError
 from mdevfs.mdev.device_state import DeviceState
 from mdevfs.mdev.models import mdev_entries
 from mdevfs.migration.handshake import version_entry
@@ -101,12 +102,17 @@ class Mdev(Device):
 
     def set_param(self, name: str, value: Value) -> None:
         """Changes one migration parameter; the string is made anew, and the device itself where the parameter touches
-        more than the state's representation."""
-        self._params = {**self.params, name: value}
-        self.string = None
+        more than the state's representation. Raises what the driver's reset does, and then nothing has changed."""
+        held, self._params = self._params, {**self.params, name: value}
         param = self.type.model.parameters.get(name) if self.type.model is not None else None
-        if self._device_state is not None and param is not None and not param.state_only:
-            self._device_state.registers = self.parent.driver.reset(self)
+        try:
+            if param is not None and not param.state_only:
+                self.reset_state()
+        except MdevfsError:
+            self._params = held
+            raise
+        finally:
+            self.string = None
 
     def use(self, wanted: bool) -> None:
         """What opening and closing the device's VFIO descriptor would do."""

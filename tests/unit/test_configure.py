@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from mdevfs.mdev.mdev import Mdev
 from tests.support import InProcess, check_tree, host_of
 
 DRIVER = """
@@ -28,6 +29,11 @@ class Nic(VendorDriver):
         if used > 8:
             rule = "the device has 8 queues"
             raise Refused("no-instances", errno.ENOSPC, rule=rule, parameter="queues", source=str(used), side="target")
+
+    def reset(self, mdev):
+        if mdev.params.get("tx") == 5:
+            raise RuntimeError("five")
+        return super().reset(mdev)
 
 class Slow(Nic):
     name = "slow"
@@ -70,6 +76,23 @@ async def test_what_the_driver_refuses_changes_nothing(tmp_path: Path, driver: s
         assert await client.read(f"{path}/migration/tx") == "1\n"
         assert await client.read(f"{path}/migration_version") == "a.b/nic,rx=7,tx=1\n"
     check_tree(client.tree)
+
+
+async def test_a_device_that_cannot_be_made_anew_stays_as_it_is(tmp_path: Path, expected_logs: object) -> None:
+    """A parameter that is more than representation makes a new state, which the driver may fail to."""
+    (tmp_path / "nic.py").write_text(DRIVER)
+    host = await host_of(HOST, tmp_path)
+    client, path = InProcess(host.tree), f"bus/mdev/devices/{UUID}"
+    await client.write("class/mdev_bus/nic/mdev_supported_types/nic-any/create", UUID)
+    device = host.mdev.bus.devices[UUID]
+    assert isinstance(device, Mdev)
+    before = device.state
+    assert await echo(client, f"{path}/migration/tx", "5") == errno.EIO
+    assert await client.read(f"{path}/migration/tx") == "1\n"
+    assert await client.read(f"{path}/migration_version") == "a.b/nic,rx=1,tx=1\n"
+    assert device.state is before
+    assert await echo(client, f"{path}/migration/tx", "4") == 0
+    assert device.state is not before
 
 
 @pytest.mark.parametrize("driver", ["nic", "slow"])
