@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -113,7 +113,7 @@ def _device(result: Comparison, name: str) -> dict[str, Any]:
         "old_version": old,
         "new_version": new,
         **{direction: _verdict(result, direction, name) for direction in result.directions},
-        "findings": [_finding(one) for one in result.findings if one.device == name],
+        "findings": [_finding(one) for one in result.found[name]],
     }
 
 
@@ -138,8 +138,8 @@ def _finding(one: Finding) -> dict[str, Any]:
 def lines(result: Comparison) -> Iterator[str]:
     """A block for each device of which there is something to say; the verdicts. All that a dump said is escaped."""
     told = None
-    for name in result.devices:
-        if found := [one for one in result.findings if one.device == name]:
+    for name, found in result.found.items():
+        if found:
             yield from _block(result, name, found)
             told = told or next((one.code for one in found if one.effect != "loads"), None)
     for direction in result.directions:
@@ -157,7 +157,7 @@ def _summary(result: Comparison, direction: Direction) -> str:
     return f"{result.outcome(direction)} ({len(bad)} of {count})" if bad else f"loads ({count})"
 
 
-def _block(result: Comparison, name: str, found: list[Finding]) -> Iterator[str]:
+def _block(result: Comparison, name: str, found: Sequence[Finding]) -> Iterator[str]:
     old, new = ("none" if one is None else str(one) for one in result.versions[name])
     verdicts = ", ".join(f"{one} {result.outcome(one, name)}" for one in result.directions)
     versions = f"version {old}" if old == new else f"version {old} -> {new}"
@@ -168,7 +168,7 @@ def _block(result: Comparison, name: str, found: list[Finding]) -> Iterator[str]
             yield f"    mend: {escape(one.mend)}"
 
 
-def _both_ways(found: list[Finding]) -> Iterator[tuple[str, Finding]]:
+def _both_ways(found: Sequence[Finding]) -> Iterator[tuple[str, Finding]]:
     """Each finding with its directions; one that is the same in both, once."""
     grouped: dict[object, list[Finding]] = {}
     for one in found:

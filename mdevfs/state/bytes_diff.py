@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from math import gcd
-from typing import TypeGuard
+from collections.abc import Callable, Sequence
 
 from attrs import define, evolve, field
 
 from mdevfs.state.align import align, expanded, segments
 from mdevfs.state.finding import Findings
-from mdevfs.state.layout import Array, Item, Run, Subsections
+from mdevfs.state.layout import Array, Item, Subsections
+from mdevfs.state.sizes import fields, like, same_size, shared, unlike, unused, without_empty
 
 SHOWN = 4  # names in one text
 
@@ -52,14 +51,14 @@ class BytesDiff:
         self._harmless()
 
     def _compare(self, source: Sequence[Item], target: Sequence[Item]) -> None:
-        source, target = _without_empty(source, target)
+        source, target = without_empty(source, target)
         chunks, moved = align(source, target)
         for chunk in chunks:
             if chunk.named:
                 self._pair(chunk.source[0], chunk.target[0])
             else:
                 self._gap(chunk.source, chunk.target)
-        solid = [[one for one in _fields(side) if not one.condition] for side in (source, target)]
+        solid = [[one for one in fields(side) if not one.condition] for side in (source, target)]
         always = bool(moved) and bool(align(*solid)[1])  # and not only past what is sent sometimes
         for one, _ in moved:
             self.to.finding(
@@ -83,8 +82,11 @@ class BytesDiff:
         elif ours.condition != theirs.condition:
             rule = "each side sends it under a condition, and by their names the conditions may differ"
             self._condition(rule, [ours], [theirs])
-        elif isinstance(ours, Array) and isinstance(theirs, Array) and ours.count == theirs.count:
-            evolve(self, if_sent=self.if_sent or bool(ours.condition))._compare(ours.body, theirs.body)
+        elif isinstance(ours, Array) and isinstance(theirs, Array):
+            if ours.count == theirs.count:
+                evolve(self, if_sent=self.if_sent or bool(ours.condition))._compare(ours.body, theirs.body)
+            else:
+                self._size([ours], [theirs], bool(ours.condition))
         elif (same := same_size([ours], [theirs])) is False:
             self._size([ours], [theirs], bool(ours.condition))
         else:
@@ -106,23 +108,29 @@ class BytesDiff:
     # -- several, of which no names match
 
     def _gap(self, source: Sequence[Item], target: Sequence[Item]) -> None:
+        """Structs' subsections stand for those of the same description, and divide the rest."""
         places = {one.described.name: index for index, one in enumerate(target) if isinstance(one, Subsections)}
+        start, begin = 0, 0
         for index, one in enumerate(source):
-            if isinstance(one, Subsections) and (there := places.get(one.described.name)) is not None:
-                self._gap(source[:index], target[:there])
-                self._pair(one, target[there])
-                self._gap(source[index + 1 :], target[there + 1 :])
-                return
-        for one in source:
             if isinstance(one, Subsections):
-                self.subsections(self.prefix, one, None)
-        self._runs(_fields(source), _fields(target))
+                there = places.get(one.described.name, -1)
+                if there < begin:
+                    self.subsections(self.prefix, one, None)
+                    continue
+                self._runs(fields(source[start:index]), fields(target[begin:there]))
+                self._pair(one, target[there])
+                start, begin = index + 1, there + 1
+        self._runs(fields(source[start:]), fields(target[begin:]))
 
     def _runs(self, ours: list[Item], theirs: list[Item]) -> None:
         """Fields; where each has its like on the other side, pair by pair."""
         if len(ours) == len(theirs) and all(map(like, ours, theirs)):
-            for pair in zip(ours, theirs, strict=True):
-                self._pair(*pair)
+            both = shared(ours, theirs)
+            for one, other in zip(ours, theirs, strict=True):
+                if one.path != other.path and {one.path, other.path} & both:
+                    self._boundaries([one], [other])
+                else:
+                    self._pair(one, other)
             return
         alone = [[one for one in side if one.condition] for side in (ours, theirs)]
         if not any(alone):
@@ -146,7 +154,7 @@ class BytesDiff:
         if same is None:
             self.alike["state-length-unknown"].append((listed(ours), listed(theirs)))
         elif not same:
-            self._size(*_unlike(ours, theirs), False)
+            self._size(*unlike(ours, theirs), False)
         else:
             self._regrouped(ours, theirs)
 
@@ -156,8 +164,12 @@ class BytesDiff:
         if source is None or target is None:
             self._boundaries(ours, theirs)
             return
+        both = shared(source, target)
         for left, right in segments(source, target):
-            if len(left) == len(right) == 1:
+            paths = {one.path for one in (*left, *right)}
+            if paths & both and not (len(paths) == len(left) == len(right) == 1):
+                self._boundaries(left, right)
+            elif len(left) == len(right) == 1:
                 self._alike(left[0], right[0])
             elif all(one.unused for one in left) or all(one.unused for one in right):
                 self.alike["state-field-unused"].append((listed(left), listed(right)))
@@ -188,7 +200,7 @@ class BytesDiff:
         self.to.finding(
             "state-field-boundaries",
             "breaks",
-            "as many bytes, but cut into fields at other places: values are mixed",
+            "as many bytes, but in other fields or cut at other places: values are mixed",
             at=at,
             source=source,
             target=target,
@@ -223,81 +235,6 @@ class BytesDiff:
             if pairs := self.alike[code]:
                 source, target = (shortened([pair[side] for pair in pairs]) for side in (0, 1))
                 self.to.finding(code, "loads", rule, at=self.prefix.rstrip("/"), source=source, target=target)
-
-
-def _unlike(ours: list[Item], theirs: list[Item]) -> tuple[list[Item], list[Item]]:
-    """Without what both begin and end with."""
-    while ours and theirs and like(ours[-1], theirs[-1]):
-        ours, theirs = ours[:-1], theirs[:-1]
-    start = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if not like(*pair)), None)
-    start = min(len(ours), len(theirs)) if start is None else start
-    return ours[start:], theirs[start:]
-
-
-# -- sizes
-
-
-def _without_empty(*sides: Sequence[Item]) -> Iterator[list[Item]]:
-    """Both layouts without the structs' places for subsections where no side has any: they are no bytes."""
-    real = {
-        name
-        for items in sides
-        for one in items
-        if isinstance(one, Subsections) and one.described.subsections
-        for name in (one.path, one.described.name)
-    }
-    for items in sides:
-        yield [one for one in items if not isinstance(one, Subsections) or {one.path, one.described.name} & real]
-
-
-def _fields(items: Sequence[Item]) -> list[Item]:
-    return [one for one in items if not isinstance(one, Subsections)]
-
-
-def unused(one: Item) -> bool:
-    return isinstance(one, Run) and one.unused
-
-
-def like(ours: Item, theirs: Item) -> bool:
-    """Whether the two may stand for each other, whatever their names and conditions."""
-    if isinstance(ours, Array) or isinstance(theirs, Array):
-        return isinstance(ours, Array) and isinstance(theirs, Array) and ours.count == theirs.count
-    return same_size([ours], [theirs]) is not False
-
-
-def same_size(ours: Sequence[Item], theirs: Sequence[Item]) -> bool | None:
-    """Whether both are as many bytes; None: they may be, where a dump tells no lengths."""
-    if len(ours) == len(theirs) == 1 and varying(ours[0]) == varying(theirs[0]) is not None:
-        return True
-    if any(one.total is None and not open_ended(one) for one in (*ours, *theirs)):
-        return False
-    open_sides = [[one.size for one in side if open_ended(one)] for side in (ours, theirs)]
-    missing = _least(theirs) - _least(ours)
-    if not any(open_sides):
-        return missing == 0
-    if all(map(unused, ours)) or all(map(unused, theirs)):
-        longer = open_sides[0] if missing > 0 else open_sides[1]
-        fits = missing % gcd(*open_sides[0], *open_sides[1]) == 0 and (missing == 0 or bool(longer))
-    else:
-        fits = missing == 0  # of single fields: arrays that change their elements' size are no guess to make
-    return None if fits else False
-
-
-def varying(one: Item) -> int | None:
-    """The size of the elements of what is as long as the state says."""
-    return one.size if isinstance(one, Run) and one.varies else None
-
-
-def open_ended(one: Item) -> TypeGuard[Run]:
-    """Whether the dump does not tell how many elements it has."""
-    return isinstance(one, Run) and one.count is None and one.size > 0
-
-
-def _least(items: Sequence[Item]) -> int:
-    return sum(one.size if open_ended(one) else one.total or 0 for one in items)
-
-
-# -- words
 
 
 def listed(items: Sequence[Item]) -> str:

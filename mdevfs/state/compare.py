@@ -18,30 +18,40 @@ from mdevfs.state.layout import Subsections, layout, with_lengths
 
 @frozen
 class Comparison:
-    """All findings; `devices` are those that were compared, `versions` the versions of their sections, old and new."""
+    """What was found of each device that was compared; `versions`: those of their sections, old and new."""
 
-    devices: tuple[str, ...]
     directions: tuple[Direction, ...]
     versions: Mapping[str, tuple[int | None, int | None]]
-    findings: tuple[Finding, ...]
+    found: Mapping[str, Sequence[Finding]]
+
+    @property
+    def devices(self) -> Sequence[str]:
+        """Those that were compared."""
+        return list(self.found)
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """Of all devices."""
+        return [one for some in self.found.values() for one in some]
 
     def outcome(self, direction: Direction, device: str | None = None) -> Outcome:
         """The verdict of a direction: of one device, or of all."""
-        return outcome(one for one in self.findings if one.direction == direction and device in (None, one.device))
+        findings = self.findings if device is None else self.found[device]
+        return outcome(one for one in findings if one.direction == direction)
 
 
 def compare(
     old: Dump, new: Dump, directions: Sequence[Direction] = DIRECTIONS, devices: Sequence[str] | None = None
 ) -> Comparison:
     """Compares two dumps. Forward: `old` saves and `new` loads. `devices` restricts it to these."""
-    names = tuple(devices) if devices is not None else tuple(dict.fromkeys([*old.devices, *new.devices]))
-    versions = {name: (_version(old, name), _version(new, name)) for name in names}
-    findings: list[Finding] = []
+    names = devices if devices is not None else dict.fromkeys([*old.devices, *new.devices])
+    found: dict[str, list[Finding]] = {}
     for name in names:
+        found[name] = []
         for direction in directions:
             source, target = (old, new) if direction == "forward" else (new, old)
-            findings += _Move(source, target, direction, Findings(direction, name)).judged()
-    return Comparison(names, tuple(directions), versions, tuple(findings))
+            found[name] += _Move(source, target, direction, Findings(direction, name)).judged()
+    return Comparison(tuple(directions), {name: (_version(old, name), _version(new, name)) for name in names}, found)
 
 
 def _version(dump: Dump, name: str) -> int | None:
@@ -168,9 +178,10 @@ class _Move:
 
     def _subsections(self, prefix: str, ours: Subsections, theirs: Subsections | None) -> None:
         """What becomes of the subsections of a description, if they are sent."""
+        parent = theirs.described if theirs is not None else None
+        known = {one.name: one for one in parent.subsections} if parent is not None else {}
+        names = shortened(list(known)) or "none"
         for sub in ours.described.subsections:
-            parent = theirs.described if theirs is not None else None
-            known = {one.name: one for one in parent.subsections} if parent is not None else {}
             there = known.get(sub.name)
             if parent is None or not (sub.name.startswith(parent.name) and sub.name != parent.name):
                 self._not_taken(sub, parent)
@@ -181,7 +192,7 @@ class _Move:
                     "the target knows no such subsection",
                     at=sub.name,
                     source=sub.name,
-                    target=shortened(list(known)) or "none",
+                    target=names,
                     mend="switch its feature off at the source, or keep the subsection in the newer description",
                     if_sent=True,
                 )

@@ -208,6 +208,17 @@ RING = described("ring", [plain("base", 8), plain("len", 2)])
         ([struct("r", RING, 2)], [plain("x", 2), plain("y", 16), plain("z", 2)], "state-field-boundaries"),
         ([struct("r", RING, 3000)], [plain("x", 15000), plain("y", 15000)], "state-field-boundaries"),
         ([struct("r", RING, 3)], [struct("r", RING, 2)], "state-field-size"),
+        (
+            [struct("r", described("r", [A, B, plain("y", 4)]), 2)],
+            [struct("r", described("r", [A, plain("x", 4)]), 3)],
+            "state-field-size",
+        ),
+        (
+            [struct("r", described("r", [A, B]), 2)],
+            [struct("r", described("r", [B, A])), A, B],
+            "state-field-boundaries",
+        ),
+        ([A, A, B], [A, plain("z", 4), A], "state-field-boundaries"),
         ([plain("virtio", 0)], [], "state-field-removed"),
         ([plain("a", 4, 0)], [A], "state-field-size"),
         ([plain("a", 4, 0)], [plain("a", 2, 0)], "state-field-size"),
@@ -416,3 +427,31 @@ def test_a_verdict_agrees_with_the_bytes(part: int) -> None:
             elif simple:
                 assert "loads" not in happened, f"seed {seed}, {direction}: a false no"
     assert {("loads", True), ("breaks", False), ("refused", False), ("breaks if sent", True)} <= seen
+
+
+# -- whatever somebody calls a dump
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ([plain(f"a{i}", 4) for i in range(5000)], [plain(f"b{i}", 4) for i in range(5001)]),
+        ([plain(f"a{i}", 4) for i in range(5000)], [plain(f"a{i}", 4) for i in reversed(range(5000))]),
+        (
+            [struct(f"a{i}", described(f"s{i}.", [A], [described(f"s{i}.x", [])])) for i in range(3000)],
+            [struct(f"b{i}", described(f"s{i}.", [A], [described(f"s{i}.x", [])])) for i in range(3000)],
+        ),
+    ],
+    ids=["renamed", "reversed", "subsections"],
+)
+def test_large_dumps_take_no_deep_stack_and_no_square_time(old: list[Any], new: list[Any]) -> None:
+    result = compare(nic(*old), nic(*new))
+    assert result.findings
+
+
+def test_deep_structs_that_are_large_on_the_wire_are_not_written_out() -> None:
+    deep, other = described("d", [plain("x", 1)]), described("d", [plain("x", 2)])
+    for _ in range(28):
+        deep, other = (described("d", [struct("s", one, 2**20)]) for one in (deep, other))
+    assert both(dump(deep), dump(deep)) == ("loads", "loads")
+    assert both(dump(deep), dump(other)) == ("breaks", "breaks")
