@@ -33,6 +33,13 @@ def mount(
             "auto: the server's own, unless it may be the machine's.",
         ),
     ] = "auto",
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write who read or wrote which attribute there, a JSON line each."),
+    ] = None,
+    until_eof: Annotated[
+        bool, typer.Option("--until-eof", help="End when standard input does: with whoever holds the other end.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Log more.")] = False,
 ) -> None:
     """Mount a described host; returns when the mount answers.
@@ -43,19 +50,35 @@ def mount(
     from mdevfs.mount.background import detach
 
     directory = directory.absolute()
-    path = host if "/" not in host and not host.endswith(".toml") else str(Path(host).absolute())
+    path = host if "/" not in host and not host.endswith((".toml", ".json")) else str(Path(host).absolute())
     log_file = log_file.absolute() if log_file is not None else None
     if events == "-" and not foreground:
         raise InputError("--events - needs --foreground: in the background there is no standard output")
     event_file = Path(events).absolute() if events not in (None, "-") else events
     if uevents not in ("auto", "none"):
         uevents = str(Path(uevents).absolute())
-    settings = Settings(path, directory, private, foreground, log_file, event_file, uevents, debug)
+    trace = trace.absolute() if trace is not None else None
+    if until_eof:
+        _check_input(foreground)
+    settings = Settings(path, directory, private, foreground, log_file, event_file, uevents, trace, until_eof, debug)
     work = functools.partial(_work, settings)
     if foreground:
         work(lambda: None)
     else:
         detach(work)
+
+
+def _check_input(foreground: bool) -> None:
+    import os
+    import stat
+
+    from mdevfs.errors import InputError
+
+    mode = os.fstat(0).st_mode
+    if not foreground:
+        raise InputError("--until-eof needs --foreground: in the background there is no standard input")
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(0)):
+        raise InputError("--until-eof needs a pipe, a socket or a terminal as standard input")
 
 
 class Settings(NamedTuple):
@@ -68,6 +91,8 @@ class Settings(NamedTuple):
     log_file: Path | None
     events: Path | str | None
     uevents: str
+    trace: Path | None
+    until_eof: bool
     debug: bool
 
 
@@ -97,6 +122,13 @@ def _work(settings: Settings, ready: Callable[[], None]) -> None:
 
     async def run() -> None:
         await host.start()
-        await serve(host, settings.directory, private=settings.private, ready=answering)
+        await serve(
+            host,
+            settings.directory,
+            private=settings.private,
+            ready=answering,
+            trace=settings.trace,
+            until_eof=settings.until_eof,
+        )
 
     trio.run(run)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 from pydantic import ValidationError
@@ -43,7 +45,7 @@ def shipped() -> dict[str, Path]:
 def locate(name: str) -> Path:
     """A host given by path or by a shipped name. Raises InputError with the near miss."""
     path = Path(name)
-    if "/" in name or name.endswith(".toml"):
+    if "/" in name or name.endswith((".toml", ".json")):
         if path.is_file():
             return path
         raise InputError(f"host file {name} does not exist")
@@ -56,17 +58,21 @@ def locate(name: str) -> Path:
 
 
 def read(name: str) -> Described:
-    """Reads a host. What does not fit the schema is told later, with what only the drivers find (`Host.start`).
+    """Reads a host, of TOML or, for programs, of JSON. What does not fit the schema is told later, with what only the
+    drivers find (`Host.start`).
 
-    Raises InputError for a file that cannot be read or is no TOML.
+    Raises InputError for a file that cannot be read or is neither.
     """
     path = locate(name)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = _from_json(text) if path.suffix == ".json" else tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not TOML: {error}") from None
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise InputError(f"{path}: not UTF-8: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     folder = path.resolve().parent
@@ -77,3 +83,11 @@ def read(name: str) -> Described:
         left, places = salvage(document, error)
         return Described(left, str(path), folder, places, mistakes)
     return Described(file, str(path), folder)
+
+
+def _from_json(text: str) -> dict[str, Any]:
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        raise ValueError(f"a host is an object, not {type(document).__name__}")
+    json.dumps(document, ensure_ascii=False).encode()  # a lone surrogate is no text
+    return document

@@ -20,6 +20,7 @@ from mdevfs.host.host import Host
 from mdevfs.mount.links import FirstRequest
 from mdevfs.mount.operations import SysfsOperations
 from mdevfs.mount.places import FSNAME
+from mdevfs.mount.trace import Trace, TracedOperations
 
 log = logging.getLogger("mdevfs.mount")
 
@@ -34,13 +35,25 @@ def options(private: bool) -> set[str]:
     return chosen
 
 
-async def serve(host: Host, mountpoint: Path, *, private: bool, ready: Callable[[], None]) -> None:
+async def serve(
+    host: Host,
+    mountpoint: Path,
+    *,
+    private: bool,
+    ready: Callable[[], None],
+    trace: Path | None = None,
+    until_eof: bool = False,
+) -> None:
     """Mounts a host's tree, calls `ready` once the mount answers, and returns when it has ended and nothing is mounted.
 
-    SIGTERM, SIGINT and an unmount from outside all end it. Raises MachineError when it cannot be mounted.
+    SIGTERM, SIGINT and an unmount from outside all end it, with `until_eof` the end of standard input, too. Accesses
+    are told to the file `trace`. Raises MachineError when it cannot be mounted, InputError for `trace`.
     """
     control = ControlServer(host)
-    operations = SysfsOperations(host.tree, {ADDRESS_XATTR: control.address.encode()}, host.core.events.listeners)
+    hidden = {ADDRESS_XATTR: control.address.encode()}
+    operations = SysfsOperations(host.tree, hidden, host.core.events.listeners)
+    if trace is not None:
+        operations = TracedOperations(host.tree, hidden, host.core.events.listeners, Trace(trace))
     try:
         pyfuse3.init(operations, str(mountpoint), options(private))
     except RuntimeError as error:
@@ -51,6 +64,8 @@ async def serve(host: Host, mountpoint: Path, *, private: bool, ready: Callable[
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            if until_eof:
+                nursery.start_soon(_end_on_eof, nursery.cancel_scope)
             nursery.start_soon(control.serve, operations.settle)
             nursery.start_soon(first.answer)
             nursery.start_soon(_announce, mountpoint, ready)
@@ -72,9 +87,21 @@ def _calm_gc() -> None:
 async def _end_on_signal(scope: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
-            log.info("ends on %s", signal.Signals(number).name)
-            pyfuse3.terminate()
-            scope.deadline = trio.current_time() + GRACE
+            _end(scope, f"on {signal.Signals(number).name}")
+
+
+async def _end_on_eof(scope: trio.CancelScope) -> None:
+    while True:
+        await trio.lowlevel.wait_readable(0)
+        if not os.read(0, 4096):
+            _end(scope, "with its standard input")
+            return
+
+
+def _end(scope: trio.CancelScope, how: str) -> None:
+    log.info("ends %s", how)
+    pyfuse3.terminate()
+    scope.deadline = trio.current_time() + GRACE
 
 
 async def _announce(mountpoint: Path, ready: Callable[[], None]) -> None:
