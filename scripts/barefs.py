@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """The least that a sysfs-like pyfuse3 server can be; the bench and the FUSE proofs compare with it.
 
-    scripts/barefs.py DIR [--names N]
+    scripts/barefs.py DIR [--names N] [--size BYTES]
 
 It has what sysfs asks of a FUSE server (size 4096, direct_io, a handle per open, no flush, long timeouts)
-and nothing else: no devices, no checks, no logging. `many/` holds N symbolic links, and `mdev/` two files
+and nothing else: no devices, no checks, no logging. `many/` holds N symbolic links, `large` among the type's files so
+many bytes (it takes whatever is written), and `mdev/` two files
 that go stale together when `mdev/remove` is written; then the kernel is told to forget the name `mdev`. Prints
 "ready" once mounted; ends on SIGTERM, SIGINT or an unmount.
 """
@@ -55,13 +56,14 @@ class Node:
         return entry
 
 
-def build(names: int) -> Node:
+def build(names: int, size: int) -> Node:
     """The whole tree; `many/` gets `names` links that look like those of bus/mdev/devices."""
     root = directory = Node(stat.S_IFDIR | 0o755)
     for part in TYPE.split("/"):
         directory = directory.add(part, Node(stat.S_IFDIR | 0o755))
     directory.add("available_instances", Node(stat.S_IFREG | 0o444, b"24\n"))
     directory.add("migration_version", Node(stat.S_IFREG | 0o644, b"vfio-pci-bare-1\n"))
+    directory.add("large", Node(stat.S_IFREG | 0o644, b"x" * size))
     mdev = root.add("mdev", Node(stat.S_IFDIR | 0o755))
     for name in ("remove", "uevent"):
         mdev.add(name, Node(stat.S_IFREG | 0o644, b"DRIVER=bare\n"))
@@ -176,11 +178,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A bare pyfuse3 file system to compare with.")
     parser.add_argument("directory", metavar="DIR")
     parser.add_argument("--names", type=int, default=0, metavar="N", help="links in many/ (default 0)")
+    parser.add_argument("--size", type=int, default=0, metavar="BYTES", help="size of the file `large` (default 0)")
     arguments = parser.parse_args()
     options = {"fsname=barefs", *pyfuse3.default_options}
     if os.geteuid() == 0:
         options.add("allow_other")
-    pyfuse3.init(BareFs(build(arguments.names)), arguments.directory, options)
+    pyfuse3.init(BareFs(build(arguments.names, arguments.size)), arguments.directory, options)
     try:
         trio.run(serve)
     finally:

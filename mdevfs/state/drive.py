@@ -8,6 +8,7 @@ from random import Random
 
 from mdevfs.state.description import Struct, VMState
 from mdevfs.state.fields import Bitmap, Bytes, Field, Flag, Number, SizedBytes, Unused
+from mdevfs.state.memory import Memory
 from mdevfs.state.view import View, get, put, steps
 
 Place = tuple[str, Field, View]
@@ -71,6 +72,6 @@ def values(description: VMState, view: View) -> Mapping[str, object]:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, bytes | bytearray | memoryview | Memory):
         return bytes(value).hex()
     return tuple(value) if isinstance(value, list) else value

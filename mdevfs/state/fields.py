@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from attrs import field, frozen
 
+from mdevfs.state.memory import Memory, zeros
 from mdevfs.state.pull import Pull, Reading
 from mdevfs.state.refusal import BadState
 from mdevfs.state.view import Step, View, get, make, put, steps
@@ -272,7 +273,7 @@ class Flag(Number):
 
 @frozen(eq=False)
 class Bytes(Field):
-    """Raw bytes, as many as `length` says; a bytearray in the state, so that it may be large and is never copied."""
+    """Raw bytes, as many as `length` says; a bytearray in the state (a large one: Memory), and never copied."""
 
     length: int = 0
 
@@ -294,13 +295,13 @@ class Bytes(Field):
 
     def read(self, view: View, pull: Pull, order: str) -> Reading[None]:
         value = get(view.state, self.steps)
-        if not isinstance(value, bytearray) or len(value) != self.length:
-            value = bytearray(self.length)
+        if not isinstance(value, bytearray | Memory) or len(value) != self.length:
+            value = zeros(self.length)
             put(view.state, self.steps, value)
         yield from pull.fill(value)
 
     def initial(self, view: View) -> object:
-        return bytearray(self.reset) if self.reset is not None else bytearray(self.length)
+        return bytearray(self.reset) if self.reset is not None else zeros(self.length)
 
 
 @frozen(eq=False)

@@ -10,6 +10,7 @@ import errno
 from collections.abc import Generator
 from typing import Generic, TypeVar
 
+from mdevfs.state.memory import Memory
 from mdevfs.state.refusal import BadState
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class Pull:
         self.offset += size
         return piece
 
-    def fill(self, buffer: bytearray) -> Reading[None]:
+    def fill(self, buffer: bytearray | Memory) -> Reading[None]:
         """Fills the whole buffer, piece by piece as they come."""
         view, done = memoryview(buffer), 0
         while done < len(view):

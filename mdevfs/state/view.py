@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from attrs import evolve, frozen
 
+from mdevfs.state.memory import Memory
+
 _STEP = re.compile(r"([^.\[\]]+)|\[([0-9]+)\]")
 
 
@@ -49,7 +51,7 @@ def _copy(value: Any) -> Any:
         return value.copy()
     if isinstance(value, list):
         return [_copy(one) for one in value] if value and not isinstance(value[0], int) else value.copy()
-    return value.copy() if isinstance(value, bytearray | set | dict) else value
+    return value.copy() if isinstance(value, bytearray | Memory | set | dict) else value
 
 
 Step = str | int

@@ -14,7 +14,7 @@ import attrs
 
 from vendor_drivers.my_nic import MyNic
 
-from . import inside
+from . import inside, state
 from .servers import Machines
 from .timing import Result, Sampler, absolute, compare, external, repeated, timed
 from .trees import (
@@ -264,6 +264,7 @@ def measures(scale: Scale, host: str) -> list[Measure]:
     many, few = f"{scale.mdevs:,} mdevs", f"the same at {FEW} mdevs"
     bare_write = "bare pyfuse3, the same calls"
     shipped = host if "/" not in host else Path(host).name
+    large = f"{state.SIZE // state.MIB} MiB of device state"
     listed = f"{inside.LISTED:,} mdevs"
     return [
         Measure("stat of an attribute", "us", f"real sysfs, {SYSFS_ATTRIBUTE}", 0.5, stat),
@@ -284,6 +285,10 @@ def measures(scale: Scale, host: str) -> list[Measure]:
         Measure(f"remove at {many}", "us", few, 1.15, growth(removing)),
         Measure("check of a declared model, a yes", "us", "in process", 5, checking(f"{NIC}=64", True)),
         Measure("check of a declared model, a no", "us", "in process", 5, checking(f"{NIC}=32", False)),
+        Measure(f"save {large}", "s", "bare pyfuse3, cat", 2, state.saving),
+        Measure(f"load {large}", "s", "bare pyfuse3, cat", 2, state.loading),
+        Measure("memory that a save takes", "MiB", "above the device", 64, state.saving_memory),
+        Measure("memory that a load takes", "MiB", "above the new state", 64, state.loading_memory),
         Measure(f"mdevfs mount {shipped}", "s", "", 0.6, start),
         Measure(f"mdevfs mount with {many}", "s", "", 3.0, start_with_many),
         Measure("mdevfs --help", "s", "", 0.25, help_text),

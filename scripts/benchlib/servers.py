@@ -57,12 +57,16 @@ class Server:
     def resident(self) -> int:
         return resident_kib(self.process.pid)
 
+    def peak(self) -> int:
+        """The most that it ever was."""
+        return resident_kib(self.process.pid, "VmHWM")
 
-def resident_kib(pid: int) -> int:
+
+def resident_kib(pid: int, figure: str = "VmRSS") -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{figure}:"):
             return int(line.split()[1])
-    raise CannotMeasureError(f"/proc/{pid}/status shows no VmRSS")
+    raise CannotMeasureError(f"/proc/{pid}/status shows no {figure}")
 
 
 @attrs.define(slots=False)
@@ -84,7 +88,7 @@ class Machines:
 
     @cached_property
     def plain(self) -> Path:
-        return self.stack.enter_context(self._fresh_mdevfs(self.host)).directory
+        return self.stack.enter_context(self.fresh_mdevfs(self.host)).directory
 
     def many(self, count: int) -> Server:
         """One mount with `count` mdevs for all measures; they leave as many as they found."""
@@ -93,19 +97,20 @@ class Machines:
         return self._many[count]
 
     @contextmanager
-    def fresh_bare(self, names: int) -> Iterator[Server]:
+    def fresh_bare(self, names: int, size: int = 0) -> Iterator[Server]:
+        """With so many names in `many/`, and a file `large` of so many bytes."""
         with self._directory("bare") as directory:
-            command = [sys.executable, str(BAREFS), str(directory), "--names", str(names)]
+            command = [sys.executable, str(BAREFS), str(directory), "--names", str(names), "--size", str(size)]
             with _running(command, directory) as server:
                 yield server
 
     @contextmanager
     def fresh_many(self, count: int) -> Iterator[Server]:
-        with self._fresh_mdevfs(self.host_of(count)) as server:
+        with self.fresh_mdevfs(self.host_of(count)) as server:
             yield server
 
     @contextmanager
-    def _fresh_mdevfs(self, host: str) -> Iterator[Server]:
+    def fresh_mdevfs(self, host: str) -> Iterator[Server]:
         with self._directory("mdevfs") as directory:
             with _running([self.mdevfs, "mount", "--foreground", host, str(directory)], directory) as server:
                 yield server
