@@ -62,21 +62,30 @@ class Data:
 class Nic:
     """The registers of one device over its state; `sent` are the packets that have gone out since this was made."""
 
+    at: Mapping[str, int] = AT
+    stored: Mapping[str, int] = STORED
+
     def __init__(self, state: Any, values: Mapping[str, object]) -> None:
         self.state = state
+        self.values = values
         self.sent: list[bytes] = []
-        on = {name for name in state.offered if values.get(name)}
-        self._off = frozenset(
-            (() if "mitigation" in on else MITIGATION) + (() if "extra_mac_registers" in on else EXTRA)
-        )
+        self.mac, self.phy, self.eeprom = self._places()
+        self._off = self._missing(values)
+
+    def _places(self) -> tuple[list[int], list[int], list[int]]:
+        """Where the state has the registers, those of the PHY, and the EEPROM."""
+        return self.state.mac_reg, self.state.phy_reg, self.state.eeprom_data
+
+    def _missing(self, values: Mapping[str, object]) -> frozenset[str]:
+        """The registers that this device does not offer."""
+        on = {name for name in self.state.offered if values.get(name)}
+        return frozenset((() if "mitigation" in on else MITIGATION) + (() if "extra_mac_registers" in on else EXTRA))
 
     def __getitem__(self, name: str) -> int:
-        found = self.state.mac_reg[AT[name]]
-        assert isinstance(found, int)
-        return found
+        return self.mac[self.at[name]]
 
     def __setitem__(self, name: str, value: int) -> None:
-        self.state.mac_reg[AT[name]] = value
+        self.mac[self.at[name]] = value
 
     # -- what the guest reads and writes
 
@@ -88,7 +97,7 @@ class Nic:
             return self._eecd()
         if name == "EERD":
             return self._eerd()
-        value: int = self.state.mac_reg[AT[name] + index]
+        value = self.mac[self.at[name] + index]
         if name == "ICR":
             self._interrupt(0)
         elif name in CLEARED:
@@ -102,9 +111,9 @@ class Nic:
         if name in self._off:
             return
         if name in ("RA", "MTA", "VFTA"):
-            self.state.mac_reg[AT[name] + index] = value
-        elif name in STORED:
-            self[name] = value & STORED[name]
+            self.mac[self.at[name] + index] = value
+        elif name in self.stored:
+            self[name] = value & self.stored[name]
         elif name in ("ICS", "IMS", "IMC", "ICR"):
             self._interrupt_write(name, value)
         elif name == "CTRL":
@@ -139,7 +148,7 @@ class Nic:
         self._interrupt(self["ICR"] | causes)
 
     def _mdic(self, value: int) -> None:
-        at, data, phy = value >> 16 & 31, value & 0xFFFF, self.state.phy_reg
+        at, data, phy = value >> 16 & 31, value & 0xFFFF, self.phy
         if value >> 21 & 31 != 1:
             value = self["MDIC"] | MDIC_ERROR
         elif value & MDIC_READ:
@@ -157,14 +166,14 @@ class Nic:
             self._raise(MDAC)
 
     def _link(self, *, up: bool) -> None:
-        phy = self.state.phy_reg
+        phy = self.phy
         self["STATUS"] = self["STATUS"] | STATUS_LU if up else self["STATUS"] & ~STATUS_LU
         phy[1] = phy[1] | PHY_LINK | PHY_DONE if up else phy[1] & ~(PHY_LINK | PHY_DONE)
         phy[5] = phy[5] | PHY_PARTNER if up else phy[5] & ~PHY_PARTNER
 
     def negotiated(self) -> None:
         """What the other end of the cable brings about when autonegotiation has begun."""
-        if not self["STATUS"] & STATUS_LU and self.state.phy_reg[0] & PHY_AUTONEG:
+        if not self["STATUS"] & STATUS_LU and self.phy[0] & PHY_AUTONEG:
             self._link(up=True)
             self._raise(LSC)
 
@@ -175,11 +184,11 @@ class Nic:
         if not held & 1:
             return held
         asked, at = held & ~1 | 0x10, (held & ~1) >> 8
-        return asked | self.state.eeprom_data[at] << 16 if at < 64 else asked
+        return asked | self.eeprom[at] << 16 if at < 64 else asked
 
     def _eecd(self) -> int:
         wires = self.state.eecd_state
-        word = self.state.eeprom_data[wires.bitnum_out >> 4 & 0x3F]
+        word = self.eeprom[wires.bitnum_out >> 4 & 0x3F]
         high = not wires.reading or word >> (wires.bitnum_out & 0xF ^ 0xF) & 1
         return int(EECD_PRES | EECD_GNT | wires.old_eecd | (EECD_DO if high else 0))
 

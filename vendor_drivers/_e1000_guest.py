@@ -46,6 +46,7 @@ def drive(nic: Nic, random: Random) -> None:
         random.choice(work)(nic, random)
     _overrun(nic, random)
     _send_many(nic, random)
+    _send_plain(nic, random)
     _eeprom(nic, random)
     random.choice((_begin_plain, _begin_segments, _begin_segments, _retune))(nic, random)
     if random.random() < 0.3:
@@ -138,18 +139,18 @@ def _send_plain(nic: Nic, random: Random) -> None:
 
 def _begin_plain(nic: Nic, random: Random) -> None:
     to = random.choice((random.randbytes(6), BROADCAST))
-    props = _props(random, 0, 0)
-    nic.transmit(Context(False, props), Data(to + random.randbytes(random.randrange(60, 900)), end=False, sums=3))
+    offload = props(random, 0, 0) | {"paylen": random.randrange(900), "hdr_len": 42, "mss": random.randrange(1460)}
+    nic.transmit(Context(False, offload), Data(to + random.randbytes(random.randrange(60, 900)), end=False, sums=3))
 
 
 def _begin_segments(nic: Nic, random: Random) -> None:
     """More than a segment, so that one has gone out."""
     size = random.randrange(200, 1400)
     length = size * random.randrange(2, 5)
-    props = _props(random, length, size)
+    offload = props(random, length, size)
     header = random.randbytes(6) + random.randbytes(HEADER - 6)
     body = random.randbytes(size + random.randrange(1, size))
-    nic.transmit(Context(True, props), Data(header + body, tso=True, end=False, sums=SUM_IP | SUM_TCP))
+    nic.transmit(Context(True, offload), Data(header + body, tso=True, end=False, sums=SUM_IP | SUM_TCP))
 
 
 def _finish(nic: Nic, random: Random) -> None:
@@ -159,7 +160,8 @@ def _finish(nic: Nic, random: Random) -> None:
         nic.transmit(Data(random.randbytes(random.randrange(1, 600)), tso=tx.tso_frames > 0))
 
 
-def _props(random: Random, length: int, size: int) -> dict[str, int]:
+def props(random: Random, length: int, size: int) -> dict[str, int]:
+    """Offload properties for TCP or UDP in IP; `size`: of segments, 0 for a packet that goes out whole."""
     tcp = random.randrange(2)
     return {
         "ipcss": 14,

@@ -25,79 +25,35 @@ from mdevfs.vendor import (
     pci_device,
 )
 
+
+def offsets(text: str) -> dict[str, int]:
+    """A table of names and hexadecimal offsets, in turns."""
+    words = text.split()
+    return dict(zip(words[::2], (int(word, 16) for word in words[1::2]), strict=True))
+
+
+def words(text: str) -> list[int]:
+    """Hexadecimal numbers."""
+    return [int(word, 16) for word in text.split()]
+
+
+def pairs(text: str) -> dict[int, int]:
+    """Hexadecimal places and values, in turns."""
+    found = words(text)
+    return dict(zip(found[::2], found[1::2], strict=True))
+
+
 # Offsets of the 82540EM's registers (Intel's 8254x manual); in mac_reg each is at a quarter of it.
-OFFSETS = {
-    "CTRL": 0x0000,
-    "STATUS": 0x0008,
-    "EECD": 0x0010,
-    "EERD": 0x0014,
-    "MDIC": 0x0020,
-    "VET": 0x0038,
-    "ICR": 0x00C0,
-    "ITR": 0x00C4,
-    "ICS": 0x00C8,
-    "IMS": 0x00D0,
-    "IMC": 0x00D8,
-    "RCTL": 0x0100,
-    "TCTL": 0x0400,
-    "AIT": 0x0458,
-    "LEDCTL": 0x0E00,
-    "PBA": 0x1000,
-    "RDBAL": 0x2800,
-    "RDBAH": 0x2804,
-    "RDLEN": 0x2808,
-    "RDH": 0x2810,
-    "RDT": 0x2818,
-    "RDTR": 0x2820,
-    "RADV": 0x282C,
-    "TDBAL": 0x3800,
-    "TDBAH": 0x3804,
-    "TDLEN": 0x3808,
-    "TDH": 0x3810,
-    "TDT": 0x3818,
-    "TXDCTL": 0x3828,
-    "TADV": 0x382C,
-    "MPC": 0x4010,
-    "PRC64": 0x405C,
-    "PRC127": 0x4060,
-    "PRC255": 0x4064,
-    "PRC511": 0x4068,
-    "PRC1023": 0x406C,
-    "PRC1522": 0x4070,
-    "GPRC": 0x4074,
-    "BPRC": 0x4078,
-    "MPRC": 0x407C,
-    "GPTC": 0x4080,
-    "GORCL": 0x4088,
-    "GORCH": 0x408C,
-    "GOTCL": 0x4090,
-    "GOTCH": 0x4094,
-    "RNBC": 0x40A0,
-    "TORL": 0x40C0,
-    "TORH": 0x40C4,
-    "TOTL": 0x40C8,
-    "TOTH": 0x40CC,
-    "TPR": 0x40D0,
-    "TPT": 0x40D4,
-    "PTC64": 0x40D8,
-    "PTC127": 0x40DC,
-    "PTC255": 0x40E0,
-    "PTC511": 0x40E4,
-    "PTC1023": 0x40E8,
-    "PTC1522": 0x40EC,
-    "MPTC": 0x40F0,
-    "BPTC": 0x40F4,
-    "TSCTC": 0x40F8,
-    "MTA": 0x5200,
-    "RA": 0x5400,
-    "VFTA": 0x5600,
-    "WUC": 0x5800,
-    "WUFC": 0x5808,
-    "WUS": 0x5810,
-    "MANC": 0x5820,
-    "IPAV": 0x5838,
-    "SWSM": 0x5B50,
-}
+OFFSETS = offsets("""
+    CTRL 0000  STATUS 0008  EECD 0010  EERD 0014  MDIC 0020  VET 0038  ICR 00c0  ITR 00c4  ICS 00c8  IMS 00d0
+    IMC 00d8  RCTL 0100  TCTL 0400  AIT 0458  LEDCTL 0e00  PBA 1000  RDBAL 2800  RDBAH 2804  RDLEN 2808  RDH 2810
+    RDT 2818  RDTR 2820  RADV 282c  TDBAL 3800  TDBAH 3804  TDLEN 3808  TDH 3810  TDT 3818  TXDCTL 3828  TADV 382c
+    MPC 4010  PRC64 405c  PRC127 4060  PRC255 4064  PRC511 4068  PRC1023 406c  PRC1522 4070  GPRC 4074  BPRC 4078
+    MPRC 407c  GPTC 4080  GORCL 4088  GORCH 408c  GOTCL 4090  GOTCH 4094  RNBC 40a0  TORL 40c0  TORH 40c4  TOTL 40c8
+    TOTH 40cc  TPR 40d0  TPT 40d4  PTC64 40d8  PTC127 40dc  PTC255 40e0  PTC511 40e4  PTC1023 40e8  PTC1522 40ec
+    MPTC 40f0  BPTC 40f4  TSCTC 40f8  MTA 5200  RA 5400  VFTA 5600  WUC 5800  WUFC 5808  WUS 5810  MANC 5820
+    IPAV 5838  SWSM 5b50
+""")
 AT = {name: offset // 4 for name, offset in OFFSETS.items()}
 TABLES = {"RA": 32, "MTA": 128, "VFTA": 128}
 MITIGATION = ("RDTR", "RADV", "TADV", "ITR")
@@ -109,26 +65,20 @@ BASE = (  # what every section holds, in its order
 )
 EXTRA = tuple(name for name in AT if name not in BASE and name not in MITIGATION and name not in TABLES)
 NEVER_SET = ("EECD", "IMC", "MANC")  # reads and writes go elsewhere, or nowhere: these places of mac_reg stay
-RESET = {
-    "CTRL": 0x00140240,
-    "STATUS": 0x80080783,
-    "LEDCTL": 0x0602,
-    "PBA": 0x00100030,
-    "MANC": 0x00222300,
-    "VET": 0x8100,
-}
-PHY_RESET = {0: 0x1140, 1: 0x794D, 2: 0x0141, 3: 0x0C20, 4: 0x0DE1, 5: 0x01E0, 9: 0x0E00, 10: 0x3C00} | {
-    16: 0x0360,
-    17: 0xAC00,
-    20: 0x0D60,
-}
-EEPROM = [  # words 0 to 2 are the address, the last makes the sum 0xBABA
-    *(0x0000, 0x0000, 0x0000, 0x0000, 0xFFFF, 0x0000, 0x0000, 0x0000, 0x3000, 0x1000, 0x6403, 0x100E, 0x8086, 0x100E),
-    *(0x8086, 0x3040, 0x0008, 0x2000, 0x7E14, 0x0048, 0x1000, 0x00D8, 0x0000, 0x2700, 0x6CC9, 0x3150, 0x0722, 0x040B),
-    *(0x0984, 0x0000, 0xC000, 0x0706, 0x1008, 0x0000, 0x0F04, 0x7FFF, 0x4D01, *[0xFFFF] * 11, 0x0100, 0x4000, 0x121C),
-    *[0xFFFF] * 12,
-    0x0000,
-]
+# mac_reg after reset, each offset with its value; RA is the address's. Then the PHY's registers, and the EEPROM, whose
+# words 0 to 2 are the address; its last word makes the sum 0xBABA.
+RESET = pairs("""
+    0000 00140240  0008 80080783  0e00 00000602  1000 00100030  5820 00222300  0038 00008100
+""")
+PHY_RESET = pairs("""
+    00 1140  01 794d  02 0141  03 0c20  04 0de1  05 01e0  09 0e00  0a 3c00  10 0360  11 ac00  14 0d60
+""")
+EEPROM = words("""
+    0000 0000 0000 0000  ffff 0000 0000 0000  3000 1000 6403 100e  8086 100e 8086 3040  0008 2000 7e14 0048
+    1000 00d8 0000 2700  6cc9 3150 0722 040b  0984 0000 c000 0706  1008 0000 0f04 7fff  4d01 ffff ffff ffff
+    ffff ffff ffff ffff  ffff ffff ffff ffff  0100 4000 121c ffff  ffff ffff ffff ffff  ffff ffff ffff ffff
+    ffff ffff ffff 0000
+""")
 
 # The offload properties of a context descriptor, in the order of the subsection, the 32-bit ones of the main section.
 PROPS: Sequence[tuple[type[Field], str, str]] = (
@@ -196,7 +146,7 @@ STATE = VMState(
     1,
     first=2,
     fields=[
-        Struct("parent_obj", of=pci_device(SPACE)),
+        Struct("parent_obj", of=pci_device(SPACE, express=False)),
         Unused(4, when=When("in version 1", lambda view: view.version == 1), doc="was the instance"),
         Unused(4, doc="was mmio_base"),
         U32("rxbuf_size", doc="bytes of a receive buffer, as RCTL says"),
@@ -252,8 +202,8 @@ STATE = VMState(
 def power_on(state: Any, address: bytes, values: Mapping[str, object]) -> None:
     """What e1000_reset leaves, and the EEPROM that the device was made with; `address` is the MAC address."""
     state.mac_reg = [0] * 0x8000
-    for name, value in RESET.items():
-        state.mac_reg[AT[name]] = value
+    for offset, value in RESET.items():
+        state.mac_reg[offset // 4] = value
     if not values.get("init-vet"):
         state.mac_reg[AT["VET"]] = 0
     state.mac_reg[AT["RA"] : AT["RA"] + 2] = struct.unpack("<II", address + b"\x00\x80")

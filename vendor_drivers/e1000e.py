@@ -1,7 +1,26 @@
 """e1000e, QEMU's 82574L (hw/net/e1000e.c), whose changes show in config space and in the middle of its state."""
 
-from mdevfs.vendor import Bar, Bool, Broken, DeviceModel, PciIdentity, device_program
+import re
+
+from mdevfs.vendor import Bool, Broken, DeviceModel, Mdev, Str, VMState, device_program
+from vendor_drivers._e1000e_device import E1000eNic
+from vendor_drivers._e1000e_guest import drive, seen
+from vendor_drivers._e1000e_state import IDENTITY, description, power_on
 from vendor_drivers._q35 import QemuNic
+
+ADDRESS = "52:54:00:12:34:56"
+
+
+class MacAddress(Str):
+    """Six bytes in hexadecimal, joined by colons, in lower case."""
+
+    def holds(self, value: object) -> bool:
+        return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", value) is not None
+
+    def parse(self, text: str) -> str:
+        if not self.holds(text):
+            raise ValueError(f"{text!r} is no MAC address such as {ADDRESS}")
+        return text
 
 
 class E1000e(QemuNic):
@@ -9,13 +28,7 @@ class E1000e(QemuNic):
 
     api = 1
     name = "e1000e"
-    identity = PciIdentity(
-        *(0x8086, 0x10D3, 0x020000, 0, 0x8086, 0x0000),
-        bars=(Bar(128 << 10), Bar(128 << 10), Bar(32, io=True), Bar(16 << 10)),
-        irq=16,
-        link_speed=1,
-        link_width=1,
-    )
+    identity = IDENTITY
     # None is `state_only`: migrate-timadj is a field in the middle of the section, the others change PCI config space
     # that source and target compare (measured: "Missing section footer", "Bad config data"), init-vet the guest sees.
     model = DeviceModel(
@@ -42,8 +55,19 @@ class E1000e(QemuNic):
                 doc="extended tags are offered",
                 compat="pci-device.x-pcie-ext-tag",
             ),
+            MacAddress("mac", ADDRESS, ADDRESS, doc="of the guest's NIC; the serial number in config space too"),
         ],
     )
+    state = description(with_timadj=True)
+    guest_address = "0000:00:03.0"
+    cautions = {
+        "init-vet": "the state loads in QEMU too, for it brings the register along; after a reset the guest would find "
+        "another VLAN ether type",
+        "x-pcie-extcap-init": "the state loads in QEMU too: it makes a header read-only where this function has a "
+        "capability anyway; QEMU's own rule is that both sides have it alike",
+        "x-pcie-err-unc-mask": "state without the mask loads in QEMU where it is there, for a guest could have cleared "
+        "it; but this guest has never seen one",
+    }
     # docs/devel/migration/compatibility.rst of QEMU, "How to mitigate when we have a backward compatibility error"
     broken = [
         Broken(
@@ -52,6 +76,24 @@ class E1000e(QemuNic):
             elsewhere=True,
         )
     ]
+
+    def device_state(self, settings: QemuNic.Settings) -> VMState:
+        """The release's: 8.0 has the time adjustment more, and two fields less that say what others do."""
+        return description(with_timadj="migrate-timadj" in self.device_model(settings).parameters)
+
+    def reset(self, mdev: Mdev) -> object:
+        """As after power-on."""
+        state = super().reset(mdev)
+        power_on(state, mdev.values)
+        return state
+
+    def exercise(self, mdev: Mdev, seed: int) -> None:
+        """A guest's driver at work."""
+        drive(E1000eNic(mdev.state, mdev.values), seed)
+
+    def fingerprint(self, mdev: Mdev) -> dict[str, object]:
+        """What a guest's driver reads, now and when every timer has fired, and the packets that then go out."""
+        return seen(E1000eNic(mdev.state.copy(), mdev.values))
 
 
 if __name__ == "__main__":

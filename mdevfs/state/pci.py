@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from attrs import field, frozen
@@ -16,6 +17,7 @@ from mdevfs.state.view import View, get, put
 
 CONVENTIONAL, EXPRESS = 256, 4096
 PINS = 4
+MSIX_ENTRY = 16
 # Offsets in the header: what of it a guest may write, and what source and target must have in common.
 _BARS, _SUBSYSTEM, _PIN, _HEADER = 0x10, 0x2C, 0x3D, 0x40
 _WRITABLE = {0x04: 0x07, 0x05: 0x05, 0x0C: 0xFF, 0x3C: 0xFF}
@@ -55,6 +57,24 @@ class ConfigSpace:
             at += width
         return cls(bytes(contents), bytes(writable), bytes(compared))
 
+    def with_contents(self, changes: Mapping[int, int]) -> ConfigSpace:
+        """The same with other bytes at these offsets."""
+        contents = bytearray(self.contents)
+        for at, byte in changes.items():
+            contents[at] = byte
+        return ConfigSpace(bytes(contents), self.writable, self.compared)
+
+    def with_capability(self, at: int, contents: bytes, writable: bytes = b"") -> ConfigSpace:
+        """The same with a capability, its contents compared but for what is writable of it. The pointers to it are in
+        the contents of others."""
+        end = at + len(contents)
+        free = writable.ljust(len(contents), b"\0")
+        return ConfigSpace(
+            self.contents[:at] + contents + self.contents[end:],
+            self.writable[:at] + free + self.writable[end:],
+            self.compared[:at] + b"\xff" * len(contents) + self.compared[end:],
+        )
+
     def difference(self, theirs: bytearray, ours: bytearray) -> int:
         """The offset of the first byte in which two contents must not differ, and do; -1: none."""
         first, second, compared, writable = (_bits(one) for one in (theirs, ours, self.compared, self.writable))
@@ -71,11 +91,15 @@ def _bits(data: bytes | bytearray) -> int:
     return int.from_bytes(data, "little")
 
 
+Space = ConfigSpace | Callable[[View], ConfigSpace]
+
+
 @frozen(eq=False)
 class PciConfig(Bytes):
-    """Configuration space. What is compared must be what the target's device has (get_pci_config_device)."""
+    """Configuration space. What is compared must be what the target's device has (get_pci_config_device); `space` is
+    the target's, a function of the View where migration parameters change it."""
 
-    space: ConfigSpace = field(kw_only=True)
+    space: Space = field(kw_only=True)
 
     type: ClassVar[str] = "pci config"
 
@@ -83,7 +107,7 @@ class PciConfig(Bytes):
         held, at = get(view.state, self.steps), pull.offset
         came = bytearray(self.length)
         yield from pull.fill(came)
-        if (wrong := self.space.difference(came, held)) >= 0:
+        if (wrong := self._of(view).difference(came, held)) >= 0:
             raise BadState(
                 "state-config-differs",
                 rule="what is read-only of configuration space must be the target's",
@@ -99,7 +123,10 @@ class PciConfig(Bytes):
             super().init(view)
 
     def initial(self, view: View) -> object:
-        return bytearray(self.space.contents)
+        return bytearray(self._of(view).contents)
+
+    def _of(self, view: View) -> ConfigSpace:
+        return self.space if isinstance(self.space, ConfigSpace) else self.space(view)
 
 
 @frozen(eq=False)
@@ -129,9 +156,35 @@ class PciIrqState(Field):
         return [0] * PINS
 
 
-def pci_device(space: ConfigSpace) -> VMState:
+@frozen(eq=False)
+class PciMsix(Bytes):
+    """The MSI-X table, 16 bytes for each vector, and a bit for each that is pending (put_msix_state)."""
+
+    vectors: int = field(default=0, kw_only=True)
+    length: int = field(init=False)
+
+    type: ClassVar[str] = "msix state"
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "length", MSIX_ENTRY * self.vectors + -(-self.vectors // 8))
+        super().__attrs_post_init__()
+
+    @property
+    def size(self) -> int:
+        return -1  # QEMU's dump does not say it
+
+    def initial(self, view: View) -> object:
+        """All vectors masked, none pending."""
+        return bytearray((bytes(12) + b"\1\0\0\0") * self.vectors).ljust(self.length, b"\0")
+
+
+def pci_msix(vectors: int) -> VMState:
+    """QEMU's MSI-X state, a second struct at `parent_obj`."""
+    return VMState("msix", 0, first=0, fields=[PciMsix("msix", vectors=vectors)])
+
+
+def pci_device(space: Space, *, express: bool) -> VMState:
     """QEMU's PCIDevice, the struct `parent_obj` that the state of a function begins with."""
-    express = len(space.contents) == EXPRESS
     return VMState(
         "PCIDevice",
         2,

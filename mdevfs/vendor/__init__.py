@@ -33,7 +33,7 @@ from mdevfs.state.fields import (
     Unused,
     When,
 )
-from mdevfs.state.pci import ConfigSpace, PciConfig, PciIrqState, pci_device
+from mdevfs.state.pci import ConfigSpace, PciConfig, PciIrqState, PciMsix, pci_device, pci_msix
 from mdevfs.state.refusal import BadState
 from mdevfs.state.view import Registers, View
 from mdevfs.sysfs.parse import kstrtobool, kstrtoull, word
@@ -77,6 +77,7 @@ __all__ = [
     "PciConfig",
     "PciIdentity",
     "PciIrqState",
+    "PciMsix",
     "Reason",
     "Refused",
     "Registers",
@@ -104,6 +105,7 @@ __all__ = [
     "kstrtobool",
     "kstrtoull",
     "pci_device",
+    "pci_msix",
     "show",
     "store",
     "word",
