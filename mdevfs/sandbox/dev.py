@@ -3,10 +3,9 @@
 Harmless nodes are the real ones. Each VFIO device of the host has a placeholder, made before the others hear of the
 device and gone before they hear that it went, as devtmpfs does (drivers/base/devtmpfs.c); so inotify tells of it.
 
-A placeholder is a link to one file of the tree, whose open gives ENODEV. It is no character device: nobody but the
-machine's root may make one that could be opened, and the others fail with EACCES (measured: mknod of 0:0 on a tmpfs, as
-on FUSE) or ENOENT (/dev/ptmx bound elsewhere). And it is a link, not a mount on each name, so that 100,000 mdevs are
-no 100,000 mounts.
+A placeholder is a link to one file of the tree, whose open gives ENODEV. It is no character device: those that can be
+had in a user namespace fail otherwise (measured: 0:0 on a tmpfs or on FUSE with EACCES, /dev/ptmx bound elsewhere with
+ENOENT). And it is a link, not a mount on each name, so that 100,000 mdevs are no 100,000 mounts.
 """
 
 from __future__ import annotations

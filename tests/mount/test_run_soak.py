@@ -13,12 +13,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from attrs import field, frozen
 
+from mdevfs.sandbox.mini_udevd import KERNEL, UDEV
+from mdevfs.sandbox.uevents import NETLINK_KOBJECT_UEVENT
 from tests.mount.conftest import why_not
 from tests.mount.server import LIMIT, MDEVFS, new_uuid
 from tests.mount.test_run import descendants, machine_mounts
@@ -42,7 +44,6 @@ LINGER = f"{WORK}\nexec sleep 4711"
 SEEN = (
     "/run",
     "/dev",
-    "/dev/shm",
     "/dev/vfio",
     "/etc/mdevctl.d",
     "/etc/driverctl.d",
@@ -120,23 +121,26 @@ def start(command: str, mark: str) -> subprocess.Popen[bytes]:
 @pytest.fixture(autouse=True)
 def untouched() -> Iterator[None]:
     """The host's /sys, /dev, /run, mounts and uevents, before and after."""
-    listeners = [socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 15) for _ in range(2)]
-    for group, listener in enumerate(listeners, 1):  # the kernel's, and udev's
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        listener.bind((0, group))
-    before = [_names(path) for path in (*SEEN, *SHOWN)], machine_mounts()
-    yield
-    assert ([_names(path) for path in (*SEEN, *SHOWN)], machine_mounts()) == before
-    for listener in listeners:
-        with listener:
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(_listener(group)) for group in (KERNEL, UDEV)]
+        names, mounts = _all_names(), machine_mounts()
+        yield
+        assert _all_names() ^ names == set()
+        assert machine_mounts() == mounts
+        for listener in listeners:
             assert [one for one in _messages(listener) if not _by_the_kernel(one)] == []
 
 
-def _names(path: str) -> list[str] | None:
-    try:
-        return sorted(os.listdir(path))
-    except FileNotFoundError:
-        return None
+def _listener(group: int) -> socket.socket:
+    listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    listener.bind((0, group))
+    return listener
+
+
+def _all_names() -> set[str]:
+    """What is in the directories that a machine covers."""
+    return {f"{path}/{name}" for path in (*SEEN, *SHOWN) if os.path.isdir(path) for name in os.listdir(path)}
 
 
 def _messages(listener: socket.socket) -> Iterator[bytes]:
