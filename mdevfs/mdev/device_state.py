@@ -46,6 +46,11 @@ class DeviceState:
         return View(self.registers, self.mdev.values, self.mdev.parent.description.version)
 
     @property
+    def machine(self) -> str:
+        """The host's machine type, which its streams name; empty where it has none."""
+        return self.mdev.mdev_core.machine.name or ""
+
+    @property
     def section_name(self) -> str:
         """As QEMU names it: the address in the guest and the description's name, or the latter alone."""
         address, name = self.mdev.parent.driver.guest_address, self.mdev.parent.description.name

@@ -99,7 +99,7 @@ class Saving(Session):
         if self.device.mdev.parent.description.bare:
             return list(section.body)
         section.described["migration_version"] = self._string
-        return stream.write("", [section])
+        return stream.write(self.device.machine, [section])
 
     def end(self) -> None:
         super().end()
@@ -142,7 +142,7 @@ class Saving(Session):
             section = self.device.mdev.parent.driver.run(self.device.mdev, "state", self.device.save)
             return b"".join(section.body)[: description.initial][self._at : self._at + size]
         name, version = self.device.section_name, self.device.save_version
-        early = stream.head("") + stream.section_head(1, name, 0, version)
+        early = stream.head(self.device.machine) + stream.section_head(1, name, 0, version)
         if self._at == len(early):
             raise KernelError(errno.ENOMSG)
         return early[self._at : self._at + size]
@@ -160,9 +160,7 @@ class Resuming(Session):
         self._accepted = -1  # so many bytes were found whole
         description = device.mdev.parent.description
         self._loader: stream.Loader | BareLoader = (
-            BareLoader(self._place)
-            if description.bare
-            else stream.Loader([self._place], device.mdev.mdev_core.machine.name)
+            BareLoader(self._place) if description.bare else stream.Loader([self._place])
         )
 
     def write(self, offset: int, data: bytes) -> int:
@@ -210,9 +208,12 @@ class Resuming(Session):
         self._accepted = at
 
     async def _check_string(self) -> None:
-        """The handshake once more, where the source said its string: what it refuses is not loaded."""
+        """The handshake once more, where the source said its string: what it refuses is not loaded. Who says none, as
+        QEMU does, is held to its machine type, as by QEMU."""
         string = self._said()
         if string is None:
+            if isinstance(self._loader, stream.Loader) and self.device.machine:
+                self._loader.check_machine(self.device.machine)
             return
         verdict = self.device.mdev.check_source(string)
         if not isinstance(verdict, Verdict):

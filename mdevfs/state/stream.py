@@ -106,12 +106,14 @@ class Place:
 class Loader:
     """Loads a stream that comes in pieces into new states; the devices themselves are not touched.
 
-    `machine` is the local machine type; None: any will do. `complete` once the end mark has come: what follows is
-    only for people, and `described` holds it when it could be read. Raises BadState from `feed` and `finish`.
+    `machine` is the local machine type; None: any will do. `named` is the one that the stream names. `complete` once
+    the end mark has come: what follows is only for people, and `described` holds it when it could be read. Raises
+    BadState from `feed` and `finish`.
     """
 
     places: Sequence[Place]
     machine: str | None = None
+    named: str = field(default=NO_MACHINE, init=False)
     complete: bool = field(default=False, init=False)
     described: Mapping[str, object] | None = field(default=None, init=False)
     _pull: Pull = field(factory=Pull, init=False)
@@ -133,6 +135,20 @@ class Loader:
         self._feed.feed(data)
         if self._feed.done and self._pull.waiting:
             raise BadState("state-too-long", errno.ENOMEM, rule="bytes follow the stream's end", offset=self.offset)
+
+    def check_machine(self, local: str) -> None:
+        """Raises BadState where the stream is of another machine type. A prefix is as good: QEMU compares as many
+        characters as it received (configuration_post_load)."""
+        if self.named == NO_MACHINE or local.startswith(self.named):
+            return
+        raise BadState(
+            "state-machine-differs",
+            rule="the machine types differ",
+            offset=13,
+            source=self.named,
+            target=local,
+            mend=f"use the machine type {self.named} on both hosts",
+        )
 
     def finish(self) -> None:
         """Nothing more comes: raises BadState where something is missing."""
@@ -185,16 +201,9 @@ class Loader:
             rule = f"a machine type's name has at most {MAX_MACHINE} bytes"
             raise BadState("state-configuration-missing", rule=rule, offset=9, source=str(length))
         name = (yield from pull.take(length)).decode("utf-8", "backslashreplace")
-        # strncmp with the received length (configuration_post_load): a prefix is as good.
-        if self.machine is not None and name != NO_MACHINE and not self.machine.startswith(name):
-            raise BadState(
-                "state-machine-differs",
-                rule="the machine types differ",
-                offset=13,
-                source=name,
-                target=self.machine,
-                mend=f"use the machine type {name} on both hosts",
-            )
+        self.named = name
+        if self.machine is not None:
+            self.check_machine(self.machine)
 
     def _section(self, at: int) -> Reading[None]:
         pull = self._pull

@@ -339,3 +339,30 @@ async def test_a_state_file_that_is_open_for_both_is_a_lease_too(tmp_path: Path)
         await moved.write(0, state.encode())
     moved.closed()
     assert await one.state() == "STOP"
+
+
+async def e1000_of(machine: str, release: str) -> Side:
+    host = await host_of(
+        f'host.machine = "{machine}"\n[[device]]\ndriver = "e1000"\naddress = "0000:00:03.0"\n'
+        f'settings = {{ release = "{release}" }}\n'
+    )
+    found = Side(host)
+    await found.sys.write("class/mdev_bus/0000:00:03.0/mdev_supported_types/e1000-nic/create", UUID)
+    return found
+
+
+async def test_a_stream_names_its_machine_type_and_a_handshake_outweighs_it() -> None:
+    """Who says its string has been asked; a stream of QEMU's, which says none, is held to the machine type."""
+    source, target = await e1000_of("pc-q35-6.2", "7.2"), await e1000_of("pc-q35-7.0", "7.2")
+    data = await saved(source)
+    assert data[13:23] == b"pc-q35-6.2"
+    file = await resume(target, data)
+    await target.move("RUNNING")
+    file.closed()
+    foreign = data.replace(b'"migration_version"', b'"migration_wording"')
+    file = await resume(target, foreign)
+    with refused(errno.EINVAL):
+        await file.sync()
+    assert [one["code"] for one in await target.reasons()] == ["state-machine-differs"]
+    file.closed()
+    assert await target.state() == "RUNNING"
