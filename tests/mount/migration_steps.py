@@ -2,7 +2,7 @@
 
 A line of JSON on standard input: {"step": N, "action": [...], "arguments": [...]}; one on standard output: {"code",
 "output"}. A step is a call of `mdevfs.client.device.Moving`, its begin or its end. The action comes before step N:
-["signal", NUMBER, "itself", "twin" or a PID], ["write", PATH, TEXT], ["nothing"].
+["signal", NUMBER, "itself", "twin" or a PID], ["write", PATH, TEXT], ["die", SECONDS later, wherever it is then].
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Steps:
                 os.kill(self.pid, number)
             else:
                 _signal(number, pid)
+        elif what == "die":
+            signal.setitimer(signal.ITIMER_REAL, *arguments)  # nobody handles SIGALRM
         elif what == "write":
             path, text = arguments
             descriptor = os.open(path, os.O_WRONLY)

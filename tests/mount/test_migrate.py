@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from attrs import define
@@ -267,6 +268,21 @@ def test_exactly_one_runs_whoever_is_killed(
     assert ends == sorted(ends)
     assert ends.count(False) >= (10 if who == "itself" else 0)
     assert ends.count(True) >= 3
+
+
+def test_exactly_one_runs_whenever_it_is_killed(pair: Pair, steps: Stepped, soak: bool) -> None:
+    """Not only between its steps: after any time."""
+    random, longest, seen = Random(5), 0.02, set()
+    for _ in range(500 if soak else 20):
+        begin(pair)
+        options = ("--precopy",) if random.random() < 0.5 else ()
+        done = steps(0, "die", random.uniform(longest / 10, longest), arguments=(*options, *paths(pair)))
+        assert went(pair) or stayed(pair), done.output
+        assert done.code in (0, -signal.SIGALRM), done
+        assert done.code != 0 or went(pair)
+        seen.add(done.code)
+        longest *= 1.5 if done.code else 1 / 1.5  # so that both happen, however fast the machine is
+    assert seen == {0, -signal.SIGALRM}
 
 
 def paths(pair: Pair) -> tuple[Path, Path]:
