@@ -27,6 +27,7 @@ from mdevfs.vendor import (
 )
 from mdevfs.vendor import Settings as Base
 from vendor_drivers._gvtg import HOST, PAGES, SHARED, TYPES, VENDOR, Resources, Said, differences, parse, said
+from vendor_drivers._gvtg_state import STATE
 
 MAX_VGPUS = 7  # ids 1 to 7
 Suffix = Literal["8", "4", "2", "1"]
@@ -69,6 +70,7 @@ class I915(VendorDriver):
         ],
     )
 
+    state = STATE
     variants = (
         {},
         {"device_id": 0x1912},

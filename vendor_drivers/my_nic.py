@@ -1,6 +1,8 @@
 """my_nic, the tutorial: the NIC of the VFIO migration proposals (November 2020)."""
 
-from mdevfs.vendor import DeviceModel, Int, MdevType, VendorDriver, device_program
+from mdevfs.vendor import U16, U32, U64, DeviceModel, Int, MdevType, Struct, VendorDriver, VMState, device_program
+
+RING = VMState("my_nic-ring", fields=[U64("base"), U16("head"), U16("tail")])
 
 
 class MyNic(VendorDriver):
@@ -13,6 +15,14 @@ class MyNic(VendorDriver):
         "vendor-a.com/my-nic",
         params=[Int("rx-filter-size", init=64, off=0, allowed=range(257), doc="entries of the receive address filter")],
         versions={"1": {}, "2": {"rx-filter-size": 32}, "3": {"rx-filter-size": 64}},
+    )
+    state = VMState(
+        "my_nic",
+        fields=[
+            U32("control", doc="what the guest has switched on"),
+            Struct("queues", of=RING, num=8),
+            U64("rx_filter", num="rx-filter-size", doc="receive addresses"),
+        ],
     )
 
 

@@ -13,6 +13,9 @@ from typing import Literal
 from pydantic import Field
 
 from mdevfs.vendor import (
+    U32,
+    U64,
+    Bytes,
     DeviceModel,
     InputError,
     KernelError,
@@ -24,8 +27,10 @@ from mdevfs.vendor import (
     Refused,
     SriovCapability,
     Str,
+    Struct,
     Type,
     VendorDriver,
+    VMState,
     show,
     store,
 )
@@ -34,6 +39,10 @@ from vendor_drivers._nvidia_types import BOARDS, PROFILES, Board, Profile
 
 RELEASE = "550.163.02"
 MAX_PARAMS = 1024  # bytes of one write, its last one included (VGPU_CONFIG_PARAMS_MAX_LENGTH)
+CHANNEL = VMState(
+    "nvidia-vgpu-channel",
+    fields=[U64("base", doc="of its ring of commands"), U32("get"), U32("put"), U32("engine"), U32("priority")],
+)
 
 
 class Nvidia(VendorDriver):
@@ -55,6 +64,16 @@ class Nvidia(VendorDriver):
             Str("board", BOARDS["T4"].pci_id, doc="PCI vendor and device id of the GPU", fixed=True),
             Str("type", "nvidia-222", doc="vGPU type", fixed=True),
             Str("release", RELEASE, doc="of the vGPU manager", fixed=True),
+        ],
+    )
+
+    # Real state is the whole framebuffer, and more that NVIDIA does not tell; these are its first pages.
+    state = VMState(
+        "nvidia-vgpu",
+        fields=[
+            Bytes("framebuffer", 64 << 10, doc="its first 16 pages"),
+            Struct("channels", of=CHANNEL, num=8),
+            U64("display", num=4, doc="what each head shows"),
         ],
     )
 

@@ -12,6 +12,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mdevfs.vendor import (
+    U16,
+    U32,
+    U64,
     Bar,
     DeviceModel,
     InputError,
@@ -22,7 +25,10 @@ from mdevfs.vendor import (
     Set,
     SriovCapability,
     Str,
+    Struct,
     VendorDriver,
+    View,
+    VMState,
     device_program,
 )
 from mdevfs.vendor import Settings as Base
@@ -31,6 +37,26 @@ SERVICES = ("asym", "sym", "dc")
 MAX_VFS = 16
 NONE: frozenset[str] = frozenset()
 Word = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
+RING_PAIR = VMState(
+    "qat-ring-pair",
+    fields=[
+        U64("base", num=2, doc="of the request and the response ring"),
+        U32("config", num=2),
+        U16("head", num=2),
+        U16("tail", num=2),
+        U32("interrupts", doc="those that are switched on"),
+    ],
+)
+
+
+def _done(service: str) -> VMState:
+    """What a service has done: sent where the device has the service, so that targets with more services load it."""
+
+    def needed(view: View) -> bool:
+        services = view.values["services"]
+        return isinstance(services, frozenset) and service in services
+
+    return VMState(f"qat-vf/{service}", fields=[U64(f"{service}_requests"), U64(f"{service}_errors")], needed=needed)
 
 
 class Qat(VendorDriver):
@@ -48,6 +74,13 @@ class Qat(VendorDriver):
             Int("state-version", 1, 1, allowed=(1,), doc="of the saved state's preamble"),
         ],
     )
+
+    state = VMState(
+        "qat-vf",
+        fields=[U32("misc", num=4, doc="control of the whole VF"), Struct("ring_pairs", of=RING_PAIR, num=4)],
+        subsections=[_done(service) for service in SERVICES],
+    )
+    variants = ({}, {"services": ["dc"]}, {"services": ["asym", "dc", "sym"], "extdc": ["chaining"]})
 
     class Settings(Base):
         services: frozenset[Literal["asym", "sym", "dc"]] = Field(
