@@ -29,6 +29,7 @@ from mdevfs.vendor import (
     VendorDriver,
     View,
     VMState,
+    When,
     device_program,
 )
 from mdevfs.vendor import Settings as Base
@@ -56,7 +57,11 @@ def _done(service: str) -> VMState:
         services = view.values["services"]
         return isinstance(services, frozenset) and service in services
 
-    return VMState(f"qat-vf/{service}", fields=[U64(f"{service}_requests"), U64(f"{service}_errors")], needed=needed)
+    return VMState(
+        f"qat-vf/{service}",
+        fields=[U64(f"{service}_requests"), U64(f"{service}_errors")],
+        needed=When(f"while `services` has {service}", needed),
+    )
 
 
 class Qat(VendorDriver):
