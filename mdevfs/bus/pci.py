@@ -56,8 +56,9 @@ class PciBus(Bus):
 class PciCore:
     """All PCI functions of one host.
 
-    `cpus` is how many CPUs are online; with a `vfio` there is a driver vfio-pci. `reserved_groups` are IOMMU groups
-    that functions still to come ask for by number.
+    `cpus` is how many CPUs are online; `reserved_groups` are IOMMU groups that functions still to come ask for by
+    number. A PC has a host bridge with or without functions behind it; with `bridge` false it comes with the first of
+    them, as on a mainframe.
     """
 
     def __init__(
@@ -66,8 +67,8 @@ class PciCore:
         groups: Groups,
         *,
         cpus: int | None = None,
-        vfio: VfioCore | None = None,
         reserved_groups: frozenset[int] = frozenset(),
+        bridge: bool = True,
     ) -> None:
         self.core = core
         self.groups = groups
@@ -87,9 +88,8 @@ class PciCore:
         self._arenas: dict[tuple[int, int], Arena] = {}
         self._spaces = spaces()
         self._rescan_remove = trio.Lock()
-        self._host_bridge(0)
-        if vfio is not None:
-            self.bus.add_driver(VfioPci(self.bus, vfio))
+        if bridge:
+            self._host_bridge(0)
 
     # -- what is there
 
@@ -355,6 +355,11 @@ class PciCore:
     @staticmethod
     def _reaches(near: Address | None, at: Address) -> bool:
         return near is None or (near.domain == at.domain and near.bus in (0, at.bus))
+
+    def load_vfio_pci(self, vfio: VfioCore) -> None:
+        """vfio-pci is there from now on."""
+        if "vfio-pci" not in self.bus.drivers:
+            self.bus.add_driver(VfioPci(self.bus, vfio))
 
     async def load(self, driver: PciDriver) -> None:
         """pci_register_driver: adds a driver and, unless the bus's drivers_autoprobe is 0, binds what it matches."""

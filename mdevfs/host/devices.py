@@ -35,7 +35,8 @@ class Offer:
 
 
 class Devices:
-    """The devices of one boot; each bus exists once a device asks for it.
+    """The devices of one boot. The PCI bus is there whatever is on it, for the kernel has it built in and clients that
+    find none look for the real machine's elsewhere; the others exist once a device asks for them.
 
     `present` are those that are there, by address; `offers` what of them is a parent or could be again, by name.
     """
@@ -50,7 +51,9 @@ class Devices:
         self.offers: dict[str, Offer] = {}
         self._going: set[str] = set()
         self._drivers: dict[str, GuardedDriver] = {}
-        self._pci: PciCore | None = None
+        asked = frozenset(one.section.iommu_group for one in plan.devices if one.section.iommu_group is not None)
+        mainframe = any(one.driver.bus in ("css", "ap") for one in plan.devices)
+        self.pci = PciCore(core, groups, reserved_groups=asked, bridge=not mainframe)
         self._functions: dict[str, tuple[PlannedDevice, GuardedDriver]] = {}
         self._css: CssCore | None = None
         self._subchannels: dict[str, tuple[PlannedDevice, GuardedDriver]] = {}
@@ -164,16 +167,8 @@ class Devices:
 
     # -- PCI
 
-    @property
-    def pci(self) -> PciCore:
-        """The PCI bus."""
-        if self._pci is None:
-            groups = (one.section.iommu_group for one in self.plan.devices)
-            asked = frozenset(one for one in groups if one is not None)
-            self._pci = PciCore(self.core, self.groups, vfio=self.vfio, reserved_groups=asked)
-        return self._pci
-
     async def _function(self, planned: PlannedDevice, driver: GuardedDriver) -> Sequence[Parent]:
+        self.pci.load_vfio_pci(self.vfio)
         section = planned.section
         identity = driver.pci(planned.settings)
         sriov = driver.sriov(planned.settings, section.sriov.total) if section.sriov is not None else None

@@ -42,6 +42,19 @@ def lspci(machine: Machine, *options: str) -> str:
 
 
 @needs("lspci")
+@pytest.mark.parametrize("host", ["mtty", "vfio-ap"])
+def test_lspci_finds_nothing_where_no_function_is(begin_machine: BeginMachine, host: str) -> None:
+    """Without a PCI bus it would look into /proc and find the real machine's."""
+    machine = begin_machine(host)
+    try:
+        assert lspci(machine) == ""
+        roots = machine.sh("echo /sys/devices/pci*").split()
+        assert roots == (["/sys/devices/pci0000:00"] if host == "mtty" else ["/sys/devices/pci*"])
+    finally:
+        machine.close()
+
+
+@needs("lspci")
 def test_lspci_lists_what_is_there(t4: Machine) -> None:
     rows = [line.split('"') for line in lspci(t4, "-mmnD").splitlines() if '"' in line]
     found = {row[0].strip(): (row[1], row[3], row[5]) for row in rows}

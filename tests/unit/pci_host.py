@@ -53,7 +53,8 @@ class PciHost:
         self.core = Core(Kernel.parse(kernel))
         self.groups = Groups(self.core)
         self.vfio = VfioCore(self.core, self.groups)
-        self.pci = PciCore(self.core, self.groups, cpus=2, vfio=self.vfio)
+        self.pci = PciCore(self.core, self.groups, cpus=2)
+        self.pci.load_vfio_pci(self.vfio)
         self.sys = InProcess(self.core.tree)
         self.events: list[Event] = []
         self.core.events.listeners.append(self.events.append)
