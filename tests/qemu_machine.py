@@ -107,9 +107,11 @@ def machine_types(family: str = "pc-q35-") -> tuple[str, ...]:
 
 
 @cache
-def capture(machine: str, *devices: str) -> bytes:
-    """What a QEMU that has just started writes."""
+def capture(machine: str, *devices: str, links: tuple[bool, ...] = ()) -> bytes:
+    """What a QEMU that has just started writes; `links`: the cable of the device "nic" was plugged in or pulled so."""
     with TemporaryDirectory(prefix="mdevfs-test-") as folder, _machine(machine, devices) as (qmp, _):
+        for up in links:
+            qmp.ask("set_link", name="nic", up=up)
         return qmp.save(Path(folder))
 
 

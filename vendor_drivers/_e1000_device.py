@@ -12,15 +12,15 @@ from typing import Any
 
 from attrs import frozen
 
+from vendor_drivers._e1000_link import PHY_AUTONEG, PHY_RESTART, STATUS_LU, Link
 from vendor_drivers._e1000_state import AT, EXTRA, MITIGATION, SIZES
 
 ALL = 0xFFFFFFFF
 # Interrupt causes, and bits of registers
-TXDW, TXQE, LSC, RXDMT0, RXO, RXT0, MDAC = 0x01, 0x02, 0x04, 0x10, 0x40, 0x80, 0x200
-CTRL_RST, STATUS_LU, TCTL_EN, RCTL_EN, RCTL_UPE, RCTL_MPE, RCTL_BAM = 1 << 26, 2, 2, 2, 8, 16, 1 << 15
+TXDW, TXQE, RXDMT0, RXO, RXT0, MDAC = 0x01, 0x02, 0x10, 0x40, 0x80, 0x200
+CTRL_RST, TCTL_EN, RCTL_EN, RCTL_UPE, RCTL_MPE, RCTL_BAM = 1 << 26, 2, 2, 8, 16, 1 << 15
 EECD_SK, EECD_CS, EECD_DI, EECD_DO, EECD_PRES, EECD_GNT, EECD_KEPT = 0x01, 0x02, 0x04, 0x08, 0x100, 0x80, 0x77
 MDIC_READ, MDIC_WRITE, MDIC_READY, MDIC_INT, MDIC_ERROR = 2 << 26, 1 << 26, 1 << 28, 1 << 29, 1 << 30
-PHY_RESTART, PHY_AUTONEG, PHY_DONE, PHY_LINK, PHY_PARTNER = 0x0200, 0x1000, 0x0020, 0x0004, 0x4000
 PHY_READABLE = frozenset({0, 1, 2, 3, 4, 5, 6, 9, 10, 16, 17, 20, 21})
 PHY_WRITABLE = frozenset({0, 4, 9, 16, 20})
 SUM_IP, SUM_TCP = 1, 2
@@ -59,7 +59,7 @@ class Data:
     sums: int = 0
 
 
-class Nic:
+class Nic(Link):
     """The registers of one device over its state; `sent` are the packets that have gone out since this was made."""
 
     at: Mapping[str, int] = AT
@@ -144,7 +144,7 @@ class Nic:
         causes = {"ICS": self["ICR"] | value, "ICR": self["ICR"] & ~value}
         self._interrupt(causes.get(name, self["ICR"]))
 
-    def _raise(self, causes: int) -> None:
+    def interrupt(self, causes: int) -> None:
         self._interrupt(self["ICR"] | causes)
 
     def _mdic(self, value: int) -> None:
@@ -158,24 +158,12 @@ class Nic:
         elif value & MDIC_WRITE and at == 0:
             phy[0] = data & ~(0x803F | PHY_RESTART)
             if data & PHY_RESTART and data & PHY_AUTONEG:
-                self._link(up=False)
+                self.set_link(up=False)
         elif value & MDIC_WRITE:
             phy[at] = data
         self["MDIC"] = value | MDIC_READY
         if value & MDIC_INT:
-            self._raise(MDAC)
-
-    def _link(self, *, up: bool) -> None:
-        phy = self.phy
-        self["STATUS"] = self["STATUS"] | STATUS_LU if up else self["STATUS"] & ~STATUS_LU
-        phy[1] = phy[1] | PHY_LINK | PHY_DONE if up else phy[1] & ~(PHY_LINK | PHY_DONE)
-        phy[5] = phy[5] | PHY_PARTNER if up else phy[5] & ~PHY_PARTNER
-
-    def negotiated(self) -> None:
-        """What the other end of the cable brings about when autonegotiation has begun."""
-        if not self["STATUS"] & STATUS_LU and self.phy[0] & PHY_AUTONEG:
-            self._link(up=True)
-            self._raise(LSC)
+            self.interrupt(MDAC)
 
     # -- the EEPROM, by the register that reads words, and by its wires
 
@@ -225,7 +213,7 @@ class Nic:
             else:
                 self._data(one)
         self["TDH"] = self["TDT"]
-        self._raise(TXDW | TXQE)
+        self.interrupt(TXDW | TXQE)
 
     def _context(self, one: Context) -> None:
         tx = self.state.tx
@@ -293,12 +281,12 @@ class Nic:
         if need > free:
             self._add("MPC", 1)
             self._add("RNBC", 1)
-            self._raise(RXO)
+            self.interrupt(RXO)
             return
         self["RDH"] = (self["RDH"] + need) % ring
         self.count("R", len(packet), group_of(packet))
         low = (free - need) * 16 <= self["RDLEN"] >> self.state.rxbuf_min_shift
-        self._raise(RXT0 | (RXDMT0 if low else 0))
+        self.interrupt(RXT0 | (RXDMT0 if low else 0))
 
     def _wanted(self, packet: bytes) -> bool:
         control, group = self["RCTL"], group_of(packet)

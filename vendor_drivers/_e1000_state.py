@@ -24,6 +24,7 @@ from mdevfs.vendor import (
     When,
     pci_device,
 )
+from vendor_drivers._e1000_link import give_up, plugged_in
 
 
 def offsets(text: str) -> dict[str, int]:
@@ -116,6 +117,7 @@ def _offered(name: str) -> When:
 
 def _before_save(view: View) -> None:
     """The main section has room for one set of properties (e1000_pre_save)."""
+    give_up(view.state, view.state.phy_reg)
     tx = view.state.tx
     both = bool(view.values.get("migrate_tso_props"))
     view.state.mig_props = (tx.props if both or not tx.last_is_tso else tx.tso_props).copy()
@@ -130,6 +132,7 @@ def _after_load(view: View) -> None:
     if "migrate_tso_props" not in state.came:
         state.tx.tso_props = state.mig_props.copy()
     state.offered, state.came = state.came, set()
+    state.cable = plugged_in(state.mac_reg[AT["STATUS"]], state.phy_reg)
 
 
 IDENTITY = PciIdentity(
@@ -212,6 +215,6 @@ def power_on(state: Any, address: bytes, values: Mapping[str, object]) -> None:
     state.eeprom_data[63] = (0xBABA - sum(state.eeprom_data[:63])) & 0xFFFF
     state.tx.props, state.tx.tso_props = state.mig_props.copy(), state.mig_props.copy()
     state.tx.last_is_tso = False
-    state.mit_irq_level = False
+    state.mit_irq_level, state.cable = False, True
     state.came = set()
     state.offered = {name for name in ("mitigation", "extra_mac_registers") if values.get(name)}

@@ -18,7 +18,6 @@ from vendor_drivers._e1000_device import (
     RXDMT0,
     RXO,
     RXT0,
-    STATUS_LU,
     STORED,
     SUM_IP,
     SUM_TCP,
@@ -32,9 +31,10 @@ from vendor_drivers._e1000_device import (
     number_segment,
     put_sum,
 )
+from vendor_drivers._e1000_link import STATUS_LU
 from vendor_drivers._e1000_state import AT as E1000_AT
 from vendor_drivers._e1000_state import offsets
-from vendor_drivers._e1000e_state import DELAYS, VECTORS
+from vendor_drivers._e1000e_state import DELAYS, FLOW_CONTROL, VECTORS
 
 _OWN = offsets("""
     CTRL_EXT 0018  EIAC 00dc  IAM 00e0  IVAR 00e4  EITR0 00e8  EITR1 00ec  EITR2 00f0  EITR3 00f4  EITR4 00f8
@@ -45,6 +45,7 @@ _OWN = offsets("""
 AT = {**E1000_AT, **{name: offset // 4 for name, offset in _OWN.items()}}
 TABLES = {"RA": 32, "MTA": 128, "VFTA": 128, "RETA": 32, "RSSRK": 10}
 RXQ0, TXQ0, OTHER = 1 << 20, 1 << 22, 1 << 24
+OTHER_CAUSES, ASSERTED = 0x70244, 1 << 31
 CAUSES = {RXQ0: 0, 1 << 21: 4, TXQ0: 8, 1 << 23: 12, OTHER: 16}  # each with its place in IVAR
 MIN_THROTTLE, THROTTLE_STEP, DELAY_STEP = 500, 256, 1024  # the steps in nanoseconds
 PACKET_SPLIT, EXTENDED = 0x0400, 0x8000
@@ -139,7 +140,15 @@ class E1000eNic(Nic):
 
     # -- interrupts
 
+    def set_link(self, *, up: bool) -> None:
+        super().set_link(up=up)
+        if up:
+            self["CTRL"] |= FLOW_CONTROL
+
     def _interrupt(self, causes: int) -> None:
+        if self.state.parent_obj.config[MSIX_CONTROL] & MSIX_ENABLE and causes & OTHER_CAUSES:
+            causes |= OTHER
+        causes = causes | ASSERTED if causes & ~ASSERTED else 0
         self["ICR"] = self["ICS"] = causes
         pending, config, irq = causes & self["IMS"], self.state.parent_obj.config, self.state.parent_obj.irq_state
         if config[MSIX_CONTROL] & MSIX_ENABLE:
@@ -173,7 +182,7 @@ class E1000eNic(Nic):
         if wanted:
             self.core.delayed_causes |= causes
         else:
-            self._raise(causes)
+            self.interrupt(causes)
 
     def time_passes(self) -> None:
         """Every timer fires."""
@@ -182,7 +191,7 @@ class E1000eNic(Nic):
             timer.running, timer.timer = False, -1
         causes, core.delayed_causes = core.delayed_causes, 0
         core.itr_intr_pending, core.eitr_intr_pending = False, [False] * VECTORS
-        self._raise(causes)
+        self.interrupt(causes)
         self.negotiated()
 
     # -- packets
@@ -234,13 +243,13 @@ class E1000eNic(Nic):
         need = -(-len(packet) // size)
         if need > free:
             self._add("MPC", 1)
-            self._raise(RXO | OTHER)
+            self.interrupt(RXO | OTHER)
             return
         self["RDH"] = (self["RDH"] + need) % ring
         self.received.append((core.rx_desc_len, tuple(core.rxbuf_sizes)))
         self.count("R", len(packet), group_of(packet))
         if (free - need) * 16 <= self["RDLEN"] >> core.rxbuf_min_shift - 4:
-            self._raise(RXDMT0 | RXQ0)
+            self.interrupt(RXDMT0 | RXQ0)
         self._delay(RXT0 | RXQ0, "rdtr", "radv", *(("raid",) if len(packet) < 128 else ()))
 
 

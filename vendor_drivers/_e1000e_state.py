@@ -27,6 +27,8 @@ from mdevfs.vendor import (
     pci_device,
     pci_msix,
 )
+from vendor_drivers._e1000_link import give_up, plugged_in
+from vendor_drivers._e1000_state import AT as E1000_AT
 from vendor_drivers._e1000_state import pairs, words
 
 VECTORS, QUEUES, PHY_PAGES = 5, 2, 7
@@ -37,6 +39,7 @@ IDENTITY = PciIdentity(
     link_speed=1,
     link_width=1,
 )
+FLOW_CONTROL = 3 << 27  # CTRL's RFCE and TFCE
 DELAYS = ("rdtr", "radv", "raid", "tadv", "tidv")
 
 # mac_reg after reset, each offset with its value (said by QEMU 7.2 itself); RA is the address's. Then the PHY's, page 0
@@ -114,6 +117,12 @@ _TX = VMState(
 )
 
 
+def _before_save(view: View) -> None:
+    core = view.state.core
+    if give_up(view.state, core.phy):
+        core.mac[0] |= FLOW_CONTROL  # e1000e_update_flowctl_status
+
+
 def _after_load(view: View) -> None:
     """As e1000e_post_load: the device properties subsys and subsys_ven are sent, and must be the target's."""
     for name, ours in (("subsys", IDENTITY.subsystem_device), ("subsys_ven", IDENTITY.subsystem_vendor)):
@@ -127,6 +136,7 @@ def _after_load(view: View) -> None:
                 target=f"{ours:#06x}",
                 mend="use devices with the same subsystem ids",
             )
+    view.state.cable = plugged_in(view.state.core.mac[E1000_AT["STATUS"]], view.state.core.phy)
 
 
 def _pending(name: str, count: int | None, *, gone: bool) -> Field:
@@ -164,6 +174,7 @@ def description(*, with_timadj: bool) -> VMState:
             Struct("core.tx", of=_TX, num=QUEUES),
             *([S64("core.timadj", when="migrate-timadj")] if with_timadj else []),
         ],
+        before_save=_before_save,
         after_load=_after_load,
     )
 
@@ -183,3 +194,4 @@ def power_on(state: Any, values: Mapping[str, object]) -> None:
     core.eeprom[63] = (0xBABA - sum(core.eeprom[:63])) & 0xFFFF
     core.itr_intr_pending, core.eitr_intr_pending = False, [False] * VECTORS
     core.timadj = 0
+    state.cable = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from attrs import evolve
 from pydantic import AfterValidator, Field
@@ -18,13 +18,18 @@ from mdevfs.vendor import (
     DeviceModel,
     InputError,
     Machine,
+    Mdev,
     MdevType,
     PciIdentity,
     VendorDriver,
     VMState,
     chain,
+    kstrtobool,
+    show,
+    store,
 )
 from mdevfs.vendor import Settings as Base
+from vendor_drivers._e1000_device import Nic
 
 Version = tuple[int, ...]
 
@@ -85,6 +90,7 @@ class QemuNic(VendorDriver):
     types = [MdevType("nic", description="one port", instances=8)]
     machine_types = MACHINE_TYPES
     identity: ClassVar[PciIdentity]
+    nic: ClassVar[type[Nic]]
     subsections: ClassVar[Mapping[str, str]] = {}
     """The subsections that came with a parameter, and are unknown to the releases that do not have it."""
     variants = tuple(
@@ -142,6 +148,26 @@ class QemuNic(VendorDriver):
         if wrong:
             raise InputError(wrong)
         return super().compat(settings, machine)
+
+    @show("link")
+    def link(self, mdev: Mdev) -> str:
+        """1 with the cable plugged in, 0 with it pulled (QEMU's `set_link`); migrates with the device state."""
+        return f"{mdev.state.cable:d}\n"
+
+    @store("link")
+    def set_link(self, mdev: Mdev, data: bytes) -> None:
+        """EINVAL for what is no truth value."""
+        nic = self.nic(mdev.state, mdev.values)
+        if kstrtobool(data):
+            nic.plug()
+        else:
+            nic.pull()
+
+    def keep_cable(self, mdev: Mdev, state: Any) -> None:
+        """A reset leaves the cable as it is (e1000_reset), and nobody is told."""
+        if mdev.has_device_state and not mdev.state.cable:
+            state.cable = False
+            self.nic(state, mdev.values).set_link(up=False)
 
     def _broken_in(self, settings: Settings) -> list[Broken]:
         return [one for one in self.broken if one.release == self.release(settings)]

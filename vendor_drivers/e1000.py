@@ -18,6 +18,7 @@ class E1000(QemuNic):
     api = 1
     name = "e1000"
     identity = IDENTITY
+    nic = Nic
     # A subsection that does not come leaves its registers as they were after reset (measured: it loads), so state from
     # before it existed is taken. `init-vet` is no state, but the guest sees it: it must be equal.
     model = DeviceModel(
@@ -59,6 +60,7 @@ class E1000(QemuNic):
         """As after power-on; the MAC address is QEMU's 52:54:00, and the end of the UUID."""
         state: Any = super().reset(mdev)
         power_on(state, bytes.fromhex("525400" + mdev.uuid[-6:]), mdev.values)
+        self.keep_cable(mdev, state)
         return state
 
     def exercise(self, mdev: Mdev, seed: int) -> None:

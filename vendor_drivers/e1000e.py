@@ -29,6 +29,7 @@ class E1000e(QemuNic):
     api = 1
     name = "e1000e"
     identity = IDENTITY
+    nic = E1000eNic
     # None is `state_only`: migrate-timadj is a field in the middle of the section, the others change PCI config space
     # that source and target compare (measured: "Missing section footer", "Bad config data"), init-vet the guest sees.
     model = DeviceModel(
@@ -85,6 +86,7 @@ class E1000e(QemuNic):
         """As after power-on."""
         state = super().reset(mdev)
         power_on(state, mdev.values)
+        self.keep_cable(mdev, state)
         return state
 
     def exercise(self, mdev: Mdev, seed: int) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from mdevfs.mdev.mdev import Mdev
 from mdevfs.state.refusal import BadState
+from tests.support import InProcess
 from tests.unit.devices import device, exercise, fingerprint, load, save
+from tests.unit.handshakes import UUID
 from vendor_drivers._e1000_device import BROADCAST, EECD_CS, EECD_DI, EECD_DO, EECD_SK, Context, Data, Nic
 
 SUBSECTIONS = {"mitigation": b"e1000/mit_state", "extra_mac_registers": b"e1000/full_mac_state"} | {
@@ -222,3 +224,22 @@ async def test_the_link_is_down_while_it_is_negotiated() -> None:
     assert (one.read("STATUS") & 2, one.read("MDIC") >> 28) == (0, 1)
     one.negotiated()
     assert (one.read("STATUS") & 2, one.read("ICR")) == (2, 4)
+
+
+@pytest.mark.parametrize("driver", ["e1000", "e1000e"])
+async def test_a_reset_leaves_the_cable_as_it_is(driver: str) -> None:
+    mdev = await device(f'[[device]]\ndriver = "{driver}"\n', f"{driver}-nic")
+    tree = InProcess(mdev.mdev_core.core.tree)
+    link, attribute = f"bus/mdev/devices/{UUID}/link", f"bus/mdev/devices/{UUID}/migration/init-vet"
+    assert await tree.read(link) == "1\n"
+    await tree.write(link, "off")
+    before = mdev.state
+    await tree.write(attribute, "off\n")
+    assert mdev.state is not before
+    assert await tree.read(link) == "0\n"
+    await tree.write(link, "y")
+    await tree.write(attribute, "on\n")
+    assert await tree.read(link) == "1\n"
+    with pytest.raises(OSError, match="link") as refused:
+        await tree.write(link, "up")
+    assert refused.value.errno == errno.EINVAL

@@ -15,13 +15,16 @@ from mdevfs.mdev.mdev import Mdev
 from mdevfs.state.refusal import BadState
 from tests.qemu import VMSTATE, judge, needs_qemu, needs_scripts
 from tests.qemu_machine import alone, capture, described_by, machine_types, section, through
+from tests.support import InProcess
 from tests.unit.devices import device, exercise, load, save
+from tests.unit.handshakes import UUID
 from tests.unit.test_cli_streams import COMMAND
 
 DEVICES = {  # with the MAC address that the mdev has: e1000's is of its UUID, e1000e's the parameter's
     "e1000": "e1000,addr=3,romfile=,mac=52:54:00:fa:10:01",
     "e1000e": "e1000e,addr=3,romfile=,mac=52:54:00:12:34:56",
 }
+LINK = f"bus/mdev/devices/{UUID}/link"
 PASSED = "PASS (0 failure(s))"
 RECORDED = ("pc-q35-2.4", "pc-q35-7.2")
 FORMS = ("pc-q35-2.4", "pc-q35-2.11", "pc-q35-6.0", "pc-q35-7.2")  # each sends other subsections, or resets otherwise
@@ -33,6 +36,10 @@ each_machine = pytest.mark.parametrize("machine", machine_types())
 async def nic(driver: str, machine: str) -> Mdev:
     host = f'[host]\nmachine = "{machine}"\n[[device]]\ndriver = "{driver}"\nsettings = {{ release = "7.2" }}\n'
     return await device(host, f"{driver}-nic")
+
+
+def tree_of(mdev: Mdev) -> InProcess:
+    return InProcess(mdev.mdev_core.core.tree)
 
 
 def saved(mdev: Mdev, stream: bytes) -> bytes:
@@ -75,6 +82,21 @@ async def test_a_new_device_is_qemus_to_the_byte(driver: str, machine: str) -> N
     assert described_by(ours)["devices"] == [one for one in described_by(theirs)["devices"] if one["name"] == name]
     load(exercise(mdev, 1), alone(machine, saved(mdev, theirs)), machine=machine)
     assert save(mdev, machine) == ours
+
+
+@pytest.mark.parametrize("links", [(False,), (False, True), (True,)], ids=str)
+@each_driver
+async def test_a_pulled_cable_is_qemus_to_the_byte(driver: str, links: tuple[bool, ...]) -> None:
+    machine = "pc-q35-7.2"
+    theirs = capture(machine, f"{DEVICES[driver]},id=nic", links=links)
+    mdev = await nic(driver, machine)
+    for up in links:
+        await tree_of(mdev).write(LINK, f"{up:d}\n")
+    assert await tree_of(mdev).read(LINK) == f"{links[-1]:d}\n"
+    assert saved(mdev, save(mdev, machine)) == saved(mdev, theirs)
+    new = await nic(driver, machine)
+    load(new, alone(machine, saved(mdev, theirs)), machine=machine)
+    assert await tree_of(new).read(LINK) == f"{links[-1]:d}\n"
 
 
 # -- what is not a stream of this device, byte by byte: (where, its new value)
