@@ -137,7 +137,7 @@ class Nvidia(VendorDriver):
 
     @show("nvidia/vgpu_params")
     def vgpu_params(self, mdev: Mdev) -> bytes:
-        """The stored text and a newline."""
+        """Plug-in parameters, kept as they are written."""
         return _params(mdev) + b"\n"
 
     @store("nvidia/vgpu_params")
@@ -154,7 +154,7 @@ class Nvidia(VendorDriver):
 
     @show("nvidia/vm_name")
     def vm_name(self, mdev: Mdev) -> str:
-        """Empty: no VM has it open here."""
+        """The VM that has it open: none here, so a newline alone."""
         return "\n"
 
     pages = [

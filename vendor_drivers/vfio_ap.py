@@ -74,42 +74,52 @@ class VfioAp(VendorDriver):
 
     @store("assign_adapter")
     def assign_adapter(self, mdev: Mdev, data: bytes) -> None:
+        """An adapter more: a number."""
         _matrix(mdev).assign("adapter", _number(data))
 
     @store("unassign_adapter")
     def unassign_adapter(self, mdev: Mdev, data: bytes) -> None:
+        """An adapter less."""
         _matrix(mdev).unassign("adapter", _number(data))
 
     @store("assign_domain")
     def assign_domain(self, mdev: Mdev, data: bytes) -> None:
+        """A usage domain more: a number."""
         _matrix(mdev).assign("domain", _number(data))
 
     @store("unassign_domain")
     def unassign_domain(self, mdev: Mdev, data: bytes) -> None:
+        """A usage domain less."""
         _matrix(mdev).unassign("domain", _number(data))
 
     @store("assign_control_domain")
     def assign_control_domain(self, mdev: Mdev, data: bytes) -> None:
+        """A control domain more: a number."""
         _matrix(mdev).assign("control_domain", _number(data))
 
     @store("unassign_control_domain")
     def unassign_control_domain(self, mdev: Mdev, data: bytes) -> None:
+        """A control domain less."""
         _matrix(mdev).unassign("control_domain", _number(data))
 
     @show("control_domains")
     def control_domains(self, mdev: Mdev) -> str:
+        """The control domains, a line each."""
         return _matrix(mdev).control_domains_text()
 
     @show("matrix")
     def matrix(self, mdev: Mdev) -> str:
+        """The queues that were assigned, a line each."""
         return _matrix(mdev).matrix_text()
 
     @show("guest_matrix")
     def guest_matrix(self, mdev: Mdev) -> str:
+        """The queues that the guest has, a line each."""
         return _matrix(mdev).guest_matrix_text()
 
     @show("ap_config", since=AP_CONFIG_SINCE)
     def ap_config(self, mdev: Mdev) -> str:
+        """The masks of adapters, usage domains and control domains, all at once."""
         return _matrix(mdev).ap_config_text()
 
     @store("ap_config", since=AP_CONFIG_SINCE)

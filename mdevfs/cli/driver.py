@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mdevfs.vendor.api import VendorDriver
     from mdevfs.vendor.loader import Found
 
+_OWNERS = {"mdev": "an mdev", "type": "a type", "parent": "a parent"}
 app = typer.Typer(add_completion=False, help="List and describe vendor drivers.", epilog="Example: mdevfs driver list")
 
 
@@ -48,7 +49,8 @@ def info(
 ) -> None:
     """Describe a vendor driver.
 
-    Its types, settings, device model, machine types and promises, broken releases, and the codes that it refuses with.
+    Its types, attributes, settings, device model, machine types and promises, broken releases, and the codes that it
+    refuses with.
     """
     found = find(name)
     description = describe(found)
@@ -67,6 +69,7 @@ def describe(found: Found) -> dict[str, Any]:
     return {
         **_summary(found),
         "types": None if callable(driver.types) else [_type(driver, spec) for spec in driver.types],
+        "attributes": _attributes(driver),
         "settings": settings_schema(driver),
         "model": _model(driver.model) if driver.model is not None else None,
         **_promises(driver),
@@ -101,6 +104,14 @@ def _type(driver: type[VendorDriver], spec: MdevType) -> dict[str, Any]:
             name: {text: _plain(values) for text, values in texts.items()} for name, texts in spec.arguments.items()
         },
     }
+
+
+def _attributes(driver: type[VendorDriver]) -> list[dict[str, str]]:
+    from attrs import asdict
+
+    from mdevfs.vendor.attributes import declared
+
+    return [asdict(one) for one in declared(driver)]
 
 
 def _model(model: DeviceModel) -> dict[str, Any]:
@@ -158,6 +169,9 @@ def _print(driver: dict[str, Any]) -> None:
     print(f"bus {driver['bus']}, from {driver['origin']}")
     print("\nTypes:")
     _rows(_type_rows(driver["types"]), "depend on the settings of each device")
+    if attributes := driver["attributes"]:
+        print("\nAttributes of its own:")
+        _rows(map(_attribute_row, attributes), "")
     print("\nSettings in host.toml:")
     _rows(_settings_rows(driver["settings"]), "none")
     if model := driver["model"]:
@@ -182,6 +196,11 @@ def _rows(rows: Any, otherwise: str) -> None:
 def _type_rows(types: list[dict[str, Any]] | None) -> Iterator[tuple[str, str, str]]:
     for one in types or []:
         yield one["type"], one["device_api"], one["name"] or one["description"] or ""
+
+
+def _attribute_row(one: dict[str, str]) -> tuple[str, str, str, str]:
+    since = f"(since kernel {one['since']})" if one["since"] != "0.0" else ""
+    return one["path"], f"of {_OWNERS[one['of']]}", one["access"], " ".join(filter(None, (one["doc"], since)))
 
 
 def _settings_rows(schema: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Literal
+
+from attrs import frozen
 
 from mdevfs.bus.kernel import Kernel
 from mdevfs.migration.verdict import Refused, RefusedVerdict
@@ -81,9 +83,43 @@ def _encodes(text: str) -> bool:
 
 def _hooks(driver: VendorDriver) -> dict[Owner, dict[str, Hooks]]:
     found: dict[Owner, dict[str, Hooks]] = {}
-    for name in dir(type(driver)):
-        mark = getattr(getattr(type(driver), name, None), "__mdevfs_attribute__", None)
-        if isinstance(mark, AttributeMark):
-            hooks = found.setdefault(mark.owner, {}).setdefault(mark.path, {})
-            hooks[mark.kind] = (mark, getattr(driver, name))
+    for name, mark in _marks(type(driver)):
+        found.setdefault(mark.owner, {}).setdefault(mark.path, {})[mark.kind] = (mark, getattr(driver, name))
     return found
+
+
+def _marks(driver: type[VendorDriver]) -> Iterator[tuple[str, AttributeMark]]:
+    """A driver's marked methods, by their names."""
+    for name in dir(driver):
+        mark = getattr(getattr(driver, name, None), "__mdevfs_attribute__", None)
+        if isinstance(mark, AttributeMark):
+            yield name, mark
+
+
+@frozen
+class Declared:
+    """An attribute as a driver declares it; `access` is "rw", "ro" or "wo", `doc` the first line of its method's."""
+
+    path: str
+    of: Owner
+    access: str
+    since: str
+    doc: str
+
+
+def declared(driver: type[VendorDriver]) -> Sequence[Declared]:
+    """The attributes of its own, by owner and path."""
+    methods: dict[tuple[Owner, str], dict[str, tuple[AttributeMark, str]]] = {}
+    for name, mark in _marks(driver):
+        doc = (getattr(driver, name).__doc__ or "").strip().partition("\n")[0]
+        methods.setdefault((mark.owner, mark.path), {})[mark.kind] = mark, doc
+    return [
+        Declared(
+            path,
+            owner,
+            access="rw" if len(kinds) == 2 else "ro" if "show" in kinds else "wo",
+            since=max((mark.since for mark, _ in kinds.values()), key=Kernel.parse),
+            doc=next((kinds[kind][1] for kind in ("show", "store") if kind in kinds and kinds[kind][1]), ""),
+        )
+        for (owner, path), kinds in sorted(methods.items())
+    ]

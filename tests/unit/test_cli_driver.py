@@ -176,6 +176,18 @@ def test_types_that_follow_from_settings_are_not_guessed(capsys: pytest.CaptureF
     assert "one of 64, 128, 256, 512, 1024, 2048" in shown
 
 
+def test_info_names_the_attributes(capsys: pytest.CaptureFixture[str]) -> None:
+    described = json_of(capsys, "driver", "info", "vfio_ap", "--json")["attributes"]
+    found = {(one["of"], one["path"]): (one["access"], one["since"]) for one in described}
+    assert found["mdev", "matrix"] == ("ro", "0.0")
+    assert found["mdev", "assign_domain"] == ("wo", "0.0")
+    assert found["mdev", "ap_config"] == ("rw", "6.10")
+    assert run(["driver", "info", "e1000"]) == 0
+    (line,) = [one.split("  ") for one in capsys.readouterr().out.splitlines() if one.startswith("    link ")]
+    assert [one for one in line if one][:3] == ["link", "of an mdev", "rw"]
+    assert "QEMU's `set_link`" in line[-1]
+
+
 def test_an_unknown_driver_says_what_is_near(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["driver", "info", "mty"]) == 2
     assert capsys.readouterr().err == 'mdevfs: there is no vendor driver "mty", did you mean "mtty"?\n'
