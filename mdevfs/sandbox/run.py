@@ -28,6 +28,7 @@ from mdevfs.mount.logs import configure
 from mdevfs.mount.places import prepare
 from mdevfs.mount.serve import serve as serve_tree
 from mdevfs.sandbox import namespaces, recipe, statfs, udevd
+from mdevfs.sandbox.acquaint import Acquaintance
 from mdevfs.sandbox.backstage import STATE, TREE
 from mdevfs.sandbox.dev import Placeholders, System
 from mdevfs.sandbox.enter import enter
@@ -77,13 +78,14 @@ def run(machine: Machine) -> int:
     _keepable(machine.keep)
     recipe.set_backstage(machine.keep)
     server = serve(host)
+    acquaintance = Acquaintance()
     try:
         ours, theirs = socket.socketpair()
         device = TREE.stat().st_dev
         supervisor = child(lambda: _supervise(ours, theirs, device))
         ours.close()
         try:
-            return _attend_machine(machine, theirs, Helpers(server, supervisor))
+            return _attend_machine(machine, theirs, Helpers(server, supervisor), acquaintance)
         finally:
             end(supervisor, 0)
     finally:
@@ -156,11 +158,11 @@ def _supervise(ours: socket.socket, theirs: socket.socket, device: int) -> int:
     return 0
 
 
-def _attend_machine(machine: Machine, channel: socket.socket, helpers: Helpers) -> int:
+def _attend_machine(machine: Machine, channel: socket.socket, helpers: Helpers, acquaintance: Acquaintance) -> int:
     namespaces.unshare(namespaces.CLONE_NEWPID)  # for the children to come; the first of them is PID 1
     word = Word()
     with signals_held() as mask:
-        init = child(lambda: _be_init(machine, channel, word, mask))
+        init = child(lambda: _be_init(machine, channel, acquaintance, word, mask))
         channel.close()
         code, missing = attend(init, vital=(helpers.server, helpers.supervisor))
     word.hear()
@@ -170,9 +172,10 @@ def _attend_machine(machine: Machine, channel: socket.socket, helpers: Helpers) 
     return code
 
 
-def _be_init(machine: Machine, channel: socket.socket, word: Word, mask: set[int]) -> int:
+def _be_init(machine: Machine, channel: socket.socket, acquaintance: Acquaintance, word: Word, mask: set[int]) -> int:
     try:
         environment = _build(machine, channel, mask)
+        acquaintance.wait()
     except MdevfsError as error:
         word.failed(error)
         return 0

@@ -192,3 +192,14 @@ def test_a_killed_process_takes_the_others_along(begin: Begin, victim: str) -> N
     assert code == {"caller": -signal.SIGKILL, "server": 125, "init": 128 + signal.SIGKILL}[victim]
     assert all_end(handles)
     assert machine_mounts() == table
+
+
+def test_the_kernel_knows_the_mdevs_before_the_command_does(tmp_path: Path) -> None:
+    """sysfs's times are those of the kernel's first look."""
+    host = tmp_path / "host.toml"
+    host.write_text('[host]\nname = "many"\n[[device]]\ndriver = "mtty"\n[[device.mdev]]\ncount = 9\ntype = "mtty-1"\n')
+    look = "date +%s.%N; stat -c %.9Z /sys/bus/mdev/devices/*/mdev_type"
+    done = mdevfs("run", "--udevd=none", str(host), "--", "sh", "-c", look)
+    begun, *times = map(float, done.stdout.split())
+    assert len(times) == 9
+    assert max(times) < begun
