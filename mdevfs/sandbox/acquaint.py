@@ -26,7 +26,7 @@ class Acquaintance:
 
     def __init__(self) -> None:
         self._over, working = os.pipe()  # the process alone holds the other end
-        if any(os.scandir(DEVICES)):
+        if any(DEVICES.iterdir()):
             child(_look)
         os.close(working)
 
