@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from mdevfs.mdev.mdev import Mdev
 from tests.support import InProcess, check_tree, host_of
 
 DRIVER = """
-import errno, time
+import errno, os
 from mdevfs.vendor import DeviceModel, Int, MdevType, Refused, VendorDriver, blocking
 
 class Nic(VendorDriver):
@@ -40,15 +42,16 @@ class Slow(Nic):
 
     @blocking
     def configure(self, mdev, params):
-        time.sleep(0.01)  # the other write is there by then
+        os.read(GATE, 1)  # until somebody lets it go on
         super().configure(mdev, params)
 """
+GATE, LET_GO = os.pipe()
 HOST = '[host]\ndrivers = ["nic.py"]\n[[device]]\ndriver = "nic"\n[[device]]\ndriver = "slow"\n'
 UUID = "facade00-0000-4000-8000-000000000001"
 
 
 async def mdev(folder: Path, driver: str) -> tuple[InProcess, str]:
-    (folder / "nic.py").write_text(DRIVER)
+    (folder / "nic.py").write_text(f"GATE = {GATE}\n{DRIVER}")
     client = InProcess((await host_of(HOST, folder)).tree)
     await client.write(f"class/mdev_bus/{driver}/mdev_supported_types/{driver}-any/create", UUID)
     return client, f"bus/mdev/devices/{UUID}"
@@ -66,6 +69,7 @@ async def echo(client: InProcess, path: str, text: str) -> int:
 @pytest.mark.parametrize("driver", ["nic", "slow"])
 async def test_what_the_driver_refuses_changes_nothing(tmp_path: Path, driver: str, expected_logs: object) -> None:
     client, path = await mdev(tmp_path, driver)
+    os.write(LET_GO, bytes(3) if driver == "slow" else b"")
     assert await echo(client, f"{path}/migration/rx", "7") == 0
     assert await client.read(f"{path}/migration_version") == "a.b/nic,rx=7,tx=1\n"
     for text, answer, code in (("2", errno.ENOSPC, "no-instances"), ("6", errno.EIO, "driver-fault")):
@@ -80,7 +84,7 @@ async def test_what_the_driver_refuses_changes_nothing(tmp_path: Path, driver: s
 
 async def test_a_device_that_cannot_be_made_anew_stays_as_it_is(tmp_path: Path, expected_logs: object) -> None:
     """A parameter that is more than representation makes a new state, which the driver may fail to."""
-    (tmp_path / "nic.py").write_text(DRIVER)
+    (tmp_path / "nic.py").write_text(f"GATE = {GATE}\n{DRIVER}")
     host = await host_of(HOST, tmp_path)
     client, path = InProcess(host.tree), f"bus/mdev/devices/{UUID}"
     await client.write("class/mdev_bus/nic/mdev_supported_types/nic-any/create", UUID)
@@ -107,6 +111,8 @@ async def test_two_writers_do_not_take_the_same(tmp_path: Path, driver: str) -> 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(write, "rx")
         nursery.start_soon(write, "tx")
+        await wait_all_tasks_blocked()  # both have come, and the slow one is asked about the first
+        os.write(LET_GO, bytes(2) if driver == "slow" else b"")
     assert sorted(answers) == [0, errno.ENOSPC]
     held = [(await client.read(f"{path}/migration/{name}")).strip() for name in ("rx", "tx")]
     assert sorted(held) == ["1", "6"]
