@@ -1,19 +1,21 @@
 """The recipe of an emulated machine: what is mounted where, in a mount namespace of one's own.
 
-A tree of ours covers the parts of /sys that speak of devices, and all else below /sys stays the real one; or, hermetic,
-the tree is all of /sys. What clients write to (/run, /dev, the directories of mdevctl, driverctl and libvirt) becomes
-private. Everything here changes the caller's mount namespace, raises MachineError, and goes with the namespace.
+A tree of ours covers the parts of /sys that speak of devices, and all else below /sys is the real one, read-only; or,
+hermetic, the tree is all of /sys. What clients write to (/run, /dev, the directories of mdevctl, driverctl and libvirt)
+becomes private. Everything here changes the caller's mount namespace, raises MachineError, and goes with the namespace.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from mdevfs.errors import MachineError
 from mdevfs.mount.places import unescape
 from mdevfs.sandbox.backstage import BACKSTAGE, DEV, LAYERS, REAL_DEV, REAL_SYS, STATE, TREE
 from mdevfs.sandbox.dev import private_dev
+from mdevfs.sandbox.lacks import Forbidden
 from mdevfs.sandbox.namespaces import MS_NODEV, MS_NOEXEC, MS_NOSUID, bind, make_private, make_readonly, mount
 
 COVERED = ("block", "bus", "class", "devices", "dev", "module", "kernel/iommu_groups", "kernel/debug/vfio")
@@ -67,10 +69,24 @@ def cover_sys(hermetic: bool) -> None:
         if is_directory(REAL_SYS / CGROUP):
             bind(REAL_SYS / CGROUP, Path("/sys") / CGROUP)
     else:
+        protect_rest()
         for part in COVERED:
             cover_part(part)
     bind(REAL_SYS / SYSTEM, Path("/sys") / SYSTEM)
     make_readonly(Path("/sys") / SYSTEM)
+
+
+def protect_rest() -> None:
+    """What stays real below /sys takes no writes, root's neither: a suspend would be the whole machine's. The top keeps
+    them, as a read-only /sys is taken for a container's (path_is_read_only_fs in systemd); so do cgroups."""
+    sys = Path("/sys")
+    for place in sys.iterdir():
+        if place.name not in COVERED and place.is_dir():
+            bind(place, place)
+    for place in mount_points():
+        if sys in place.parents and sys / CGROUP not in (place, *place.parents):
+            with suppress(Forbidden):  # below a directory of the real root's alone, where nobody in here comes either
+                make_readonly(place)
 
 
 def cover_part(part: str) -> None:

@@ -106,6 +106,26 @@ def test_a_static_program_sees_the_tree_and_the_rest_stays_real() -> None:
     assert sorted(names[3:]) == there
 
 
+def test_the_rest_of_sys_is_to_be_looked_at_only() -> None:
+    """Whoever asks here is root inside, and may be root outside."""
+    real = [path for part in ("kernel", "power") for path in sorted(Path("/sys", part).glob("*")) if path.is_file()]
+    writable = [path for path in real if path.stat().st_mode & 0o200]
+    assert writable
+    script = "".join(f"(: >> {path}) 2>&1; " for path in writable) + "cat /sys/kernel/uevent_seqnum >&2"
+    done = mdevfs("run", "--udevd=none", "mtty", "--", "sh", "-c", script)
+    said = done.stdout.splitlines()
+    assert [line.rpartition(": ")[2] for line in said] == ["Read-only file system"] * len(writable)
+    assert done.stderr.strip().isdecimal()
+
+
+def test_mounts_that_an_ordinary_user_cannot_reach_are_nobodys_trouble() -> None:
+    """A system with debugfs, which is root's, and something in it."""
+    mounted = "mount -t debugfs none /sys/kernel/debug && mount -t tracefs none /sys/kernel/debug/tracing"
+    command = (*as_nobody(), str(MDEVFS), "run", "--udevd=none", "mtty", "--", "ls", "/sys/class/mdev_bus")
+    done = run("unshare", "--mount", "sh", "-c", f'{mounted} && exec "$@"', "sh", *command)
+    assert (done.stdout, done.stderr) == ("mtty\n", "")
+
+
 def test_statfs_answers_as_sysfs_does() -> None:
     ask = "cd /sys/bus; env -i stat --file-system --format=%t . /sys/class /; echo $SYSTEMD_DEVICE_VERIFY_SYSFS"
     root = f"{run('stat', '--file-system', '--format=%t', '/').stdout.strip()}"
