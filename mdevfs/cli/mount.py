@@ -101,6 +101,7 @@ def _work(settings: Settings, ready: Callable[[], None]) -> None:
 
     import trio
 
+    from mdevfs.control.listening import listen_unseen
     from mdevfs.host.host import Host, prepare_host
     from mdevfs.mount.logs import configure, write_events
     from mdevfs.mount.places import prepare
@@ -125,6 +126,7 @@ def _work(settings: Settings, ready: Callable[[], None]) -> None:
         await serve(
             host,
             settings.directory,
+            listen_unseen(),
             private=settings.private,
             ready=answering,
             trace=settings.trace,

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 
 from attrs import frozen
 
-from mdevfs.control.protocol import ADDRESS_XATTR
+from mdevfs.control.protocol import ADDRESS_XATTR, Address, peer_uid
 from mdevfs.errors import EXIT_USAGE, InputError, KernelError, MachineError
 from mdevfs.events.stream import ACTIONS
 
@@ -81,11 +81,23 @@ class Connection:
             raise
 
     def _ask(self, request: Mapping[str, object]) -> None:
-        address = _address(self.directory)
+        address, owner = _find(self.directory)
         try:
-            self._socket.connect("\0" + address)
+            self._socket.connect(address.path)
+            ours = self._socket.getpeername() == address.name and peer_uid(self._socket.getsockopt) in (0, owner)
+            problem = None if ours else "another listens there"
+        except PermissionError:
+            raise MachineError(
+                f"the host on {self.directory} refuses to answer this user: its control socket is for its owner and "
+                "root, in the user namespace that it was mounted in"
+            ) from None
         except OSError as error:
-            raise MachineError(f"the host on {self.directory} does not answer: {error.strerror}") from None
+            problem = str(error.strerror)
+        if problem is not None:
+            raise MachineError(
+                f"the host on {self.directory} does not answer at {address.path}: {problem}; if it was mounted in "
+                "another container or PID namespace, ask in there, as with nsenter(1)"
+            )
         with contextlib.suppress(BrokenPipeError):  # hung up on already; reading says so
             self._socket.sendall(json.dumps(request).encode() + b"\n")
 
@@ -160,11 +172,12 @@ def ask(directory: Path, op: str, what: Mapping[str, object], timeout: float | N
     raise KernelError(getattr(errno, answer["errno"], errno.EIO), "\n".join(answer["error"]))
 
 
-def _address(directory: Path) -> str:
-    """Of the host that is mounted on a directory, or, as in `mdevfs run`, on those in it."""
-    try:
-        return os.getxattr(directory, ADDRESS_XATTR).decode()
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            return os.getxattr(directory / "bus", ADDRESS_XATTR).decode()
-        raise InputError(f"no host of mdevfs is mounted on {directory}: {error.strerror}") from None
+def _find(directory: Path) -> tuple[Address, int]:
+    """Of the host that is mounted on a directory, or, as in `mdevfs run`, on those in it; the second is its owner."""
+    failure = ""
+    for place in (directory, directory / "bus"):
+        try:
+            return Address.from_bytes(os.getxattr(place, ADDRESS_XATTR)), place.stat().st_uid
+        except OSError as error:
+            failure = failure or str(error.strerror)
+    raise InputError(f"no host of mdevfs is mounted on {directory}: {failure}")

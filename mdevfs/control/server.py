@@ -6,16 +6,14 @@ import errno
 import json
 import logging
 import os
-import secrets
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 
 import trio
 
 from mdevfs.control.devices import Add, Reboot, Register, Remove, Status, Unregister
 from mdevfs.control.faults import ClearFaults, ListFaults, SetFault
-from mdevfs.control.protocol import to_line
+from mdevfs.control.protocol import peer_uid, to_line
 from mdevfs.control.running import Running
 from mdevfs.control.types import AddType, RemoveType
 from mdevfs.control.uses import Release, Use
@@ -36,15 +34,11 @@ BY_NAME = {verb.op: verb for verb in VERBS} | {"events": Verb}
 
 
 class ControlServer:
-    """Listens from its making on, so that its address can be told before it serves."""
+    """Answers who asks at `listening`, which the caller has told the address of."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, listening: socket.socket) -> None:
         self.host = host
         self.events: EventStream = host.core.events  # which outlasts every boot
-        self.address = f"mdevfs-{os.getpid()}-{secrets.token_hex(8)}"
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        listening.bind("\0" + self.address)
-        listening.listen()
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
 
     async def serve(self, settle: Callable[[], Awaitable[None]]) -> None:
@@ -110,9 +104,7 @@ async def _carry_out(request: object, running: Running) -> Answer:
 
 
 def _may_ask(sock: trio.socket.SocketType) -> bool:
-    peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", peer)
-    return uid in (0, os.getuid())
+    return peer_uid(sock.getsockopt) in (0, os.getuid())
 
 
 def _parse(line: bytes) -> object:

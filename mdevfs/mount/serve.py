@@ -13,6 +13,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
+from mdevfs.control.listening import Endpoint
 from mdevfs.control.protocol import ADDRESS_XATTR
 from mdevfs.control.server import ControlServer
 from mdevfs.errors import MachineError, escape
@@ -38,6 +39,7 @@ def options(private: bool) -> set[str]:
 async def serve(
     host: Host,
     mountpoint: Path,
+    endpoint: Endpoint,
     *,
     private: bool,
     ready: Callable[[], None],
@@ -46,11 +48,12 @@ async def serve(
 ) -> None:
     """Mounts a host's tree, calls `ready` once the mount answers, and returns when it has ended and nothing is mounted.
 
-    SIGTERM, SIGINT and an unmount from outside all end it, with `until_eof` the end of standard input, too. Accesses
-    are told to the file `trace`. Raises MachineError when it cannot be mounted, InputError for `trace`.
+    Askers of `mdevfs control` come to `endpoint`. SIGTERM, SIGINT and an unmount from outside all end it, with
+    `until_eof` the end of standard input, too. Accesses are told to the file `trace`. Raises MachineError when it
+    cannot be mounted, InputError for `trace`.
     """
-    control = ControlServer(host)
-    hidden = {ADDRESS_XATTR: control.address.encode()}
+    control = ControlServer(host, endpoint.socket)
+    hidden = {ADDRESS_XATTR: endpoint.address.to_bytes()}
     operations = SysfsOperations(host.tree, hidden, host.core.events.listeners)
     if trace is not None:
         operations = TracedOperations(host.tree, hidden, host.core.events.listeners, Trace(trace))

@@ -12,4 +12,6 @@ STATE = BACKSTAGE / "state"
 DEV = BACKSTAGE / "dev"  # the machine's own, to be
 REAL_SYS = BACKSTAGE / "real/sys"
 REAL_DEV = BACKSTAGE / "real/dev"
+RUN = BACKSTAGE / "run"  # the machine's own, to be
 LAYERS = BACKSTAGE / "layers"
+CONTROL = "mdevfs/control"  # the control socket, below the machine's /run

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mdevfs.errors import MachineError
 from mdevfs.mount.places import unescape
-from mdevfs.sandbox.backstage import BACKSTAGE, DEV, LAYERS, REAL_DEV, REAL_SYS, STATE, TREE
+from mdevfs.sandbox.backstage import BACKSTAGE, DEV, LAYERS, REAL_DEV, REAL_SYS, RUN, STATE, TREE
 from mdevfs.sandbox.dev import private_dev
 from mdevfs.sandbox.lacks import Forbidden
 from mdevfs.sandbox.namespaces import MS_NODEV, MS_NOEXEC, MS_NOSUID, bind, make_private, make_readonly, mount
@@ -39,9 +39,10 @@ def set_backstage(keep: Path | None) -> None:
     kept = os.open(keep, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if keep is not None else None
     make_private()
     mount("tmpfs", BACKSTAGE, "mode=755")
-    for place in (TREE, STATE, DEV, REAL_SYS, REAL_DEV, LAYERS):
+    for place in (TREE, STATE, DEV, REAL_SYS, REAL_DEV, RUN, LAYERS):
         place.mkdir(parents=True)
     mount("tmpfs", DEV, "mode=755", MS_NOSUID)
+    mount("tmpfs", RUN, "mode=755")
     if kept is not None:
         bind(Path(f"/proc/self/fd/{kept}"), STATE)
         os.close(kept)
@@ -158,7 +159,7 @@ def mount_points() -> list[Path]:
 
 
 def private_run() -> None:
-    """An empty /run, which takes all of the above out of sight."""
-    mount("tmpfs", BACKSTAGE, "mode=755")
+    """A /run with little but the control socket, which takes all of the above out of sight."""
     for name in ("lock", "user", "libvirt"):
-        (BACKSTAGE / name).mkdir()
+        (RUN / name).mkdir()
+    bind(RUN, BACKSTAGE)

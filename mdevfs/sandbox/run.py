@@ -22,6 +22,7 @@ import trio
 from attrs import evolve, frozen
 
 from mdevfs.bus.core import Core
+from mdevfs.control.listening import listen_at
 from mdevfs.errors import InputError, MachineError, MdevfsError
 from mdevfs.host.host import Host, prepare_host
 from mdevfs.mount.logs import configure
@@ -29,7 +30,7 @@ from mdevfs.mount.places import prepare
 from mdevfs.mount.serve import serve as serve_tree
 from mdevfs.sandbox import namespaces, recipe, statfs, udevd
 from mdevfs.sandbox.acquaint import Acquaintance
-from mdevfs.sandbox.backstage import STATE, TREE
+from mdevfs.sandbox.backstage import BACKSTAGE, CONTROL, RUN, STATE, TREE
 from mdevfs.sandbox.dev import Placeholders, System
 from mdevfs.sandbox.enter import enter
 from mdevfs.sandbox.processes import CommandError, Word, attend, child, end, go_backstage, signals_held
@@ -135,6 +136,7 @@ def _serve(host: Host, word: Word) -> int:
         configure(STATE / "server.log", debug=False, foreground=False)
         sender = open_sender("auto")
         prepare(TREE)
+        endpoint = listen_at(RUN / CONTROL, seen_at=BACKSTAGE / CONTROL)
 
         async def main() -> None:
             await host.start()
@@ -142,7 +144,7 @@ def _serve(host: Host, word: Word) -> int:
             listeners.append(Placeholders(host.core).send)  # before anybody else hears of it
             if sender is not None:
                 listeners.append(sender.send)
-            await serve_tree(host, TREE, private=False, ready=word.ready)
+            await serve_tree(host, TREE, endpoint, private=False, ready=word.ready)
 
         trio.run(main)
     except MdevfsError as error:

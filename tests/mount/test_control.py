@@ -18,23 +18,19 @@ import pytest
 
 from mdevfs.cli import main
 from mdevfs.control.asker import Subscription, ask
-from mdevfs.errors import MachineError
-from tests.mount.conftest import MakeRoot, Mount
+from tests.mount.conftest import Mount
 from tests.mount.server import (
     LIMIT,
     MDEVFS,
     MTTY,
-    NOBODY,
     errno_of,
     listing,
-    mdevfs,
     new_uuid,
     read,
     run,
     write,
     write_errno,
 )
-from tests.mount.test_life import as_nobody
 
 HOST = "kernel-samples"
 TYPE = f"{MTTY}/mdev_supported_types/mtty-1"
@@ -213,32 +209,6 @@ def test_an_asker_that_gives_up_hears_so(mount: Mount) -> None:
     until(lambda: not (root / MTTY / "mdev_supported_types").exists())
 
 
-def test_another_user_is_refused(mount: Mount) -> None:
-    root = mount(HOST).root
-    os.seteuid(NOBODY)
-    try:
-        with pytest.raises(MachineError, match="refuses to answer this user"):
-            ask(root, "reboot", {})
-    finally:
-        os.seteuid(0)
-    done = run(*as_nobody(), MDEVFS, "control", root, "remove", "mtty")
-    assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr == "mdevfs: the host has ended, or refuses to answer this user\n"
-    assert (root / MTTY).exists()
-
-
-def test_its_owner_is_answered(mount: Mount, make_root: MakeRoot) -> None:
-    """Of a mount of an ordinary user's."""
-    if os.stat("/dev/fuse").st_mode & 0o006 != 0o006:
-        pytest.skip("needs a /dev/fuse that ordinary users can open")
-    prefix, root = as_nobody(), make_root()
-    for path in (root, root.parent):
-        os.chown(path, NOBODY, NOBODY)
-    mount(HOST, root=root, prefix=prefix)
-    done = run(*prefix, MDEVFS, "control", root, "remove", "mdpy")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "mdpy is gone\n", "")
-
-
 # -- reboot
 
 
@@ -371,26 +341,3 @@ def test_where_no_host_is(place: Path, control: Control) -> None:
     code, out, err = control(place, "status")
     assert (code, out) == (2, "")
     assert err.startswith(f"mdevfs: no host of mdevfs is mounted on {place}: ")
-
-
-def test_a_machine_of_run_can_be_changed_from_inside() -> None:
-    """There the tree is at /sys, and its top directories are what is mounted."""
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
-        pytest.skip("needs root and /dev/fuse")
-    steps = (
-        "$0 control /sys remove mtty",
-        "ls /sys/class/mdev_bus",
-        "$0 control /sys reboot",
-        "ls /sys/class/mdev_bus",
-    )
-    done = mdevfs("run", HOST, "--", "sh", "-c", " && ".join(steps), MDEVFS)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split("\n") == [
-        "mtty is gone",
-        "mbochs",
-        "mdpy",
-        "the machine has rebooted",
-        "mbochs",
-        "mdpy",
-        "",
-    ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mdevfs.control.asker import Subscription
-from mdevfs.control.protocol import ADDRESS_XATTR
+from mdevfs.control.protocol import ADDRESS_XATTR, Address
 from mdevfs.errors import MachineError
 from mdevfs.events.stream import ACTIONS
 from tests.mount.conftest import MakeRoot, Mount
@@ -41,7 +41,7 @@ def connect(root: Path) -> socket.socket:
     """A connection to the control socket, nothing asked yet."""
     control = socket.socket(socket.AF_UNIX)
     control.settimeout(LIMIT)
-    control.connect("\0" + os.getxattr(root, ADDRESS_XATTR).decode())
+    control.connect(Address.from_bytes(os.getxattr(root, ADDRESS_XATTR)).path)
     return control
 
 

@@ -101,4 +101,4 @@ def test_none_in_the_network_of_the_caller(way: str) -> None:
     assert (done.returncode, done.stdout) == (125, "")
     assert done.stderr == f"mdevfs: --udevd={way} would act on the events of --net's network: leave one of them out\n"
     done = mdevfs("run", "--net", "mtty", "--", "ls", "/run")
-    assert done.stdout.split() == ["libvirt", "lock", "user"]
+    assert done.stdout.split() == ["libvirt", "lock", "mdevfs", "user"]
