@@ -140,6 +140,8 @@ IDENTITY = PciIdentity(
     bars=(Bar(128 << 10), Bar(64, io=True)),
     irq=11,
     pcie=False,
+    pm=False,
+    msi=False,
     reset_methods=("bus",),
 )
 SPACE = ConfigSpace.of(IDENTITY)

@@ -38,6 +38,7 @@ IDENTITY = PciIdentity(
     irq=16,
     link_speed=1,
     link_width=1,
+    reset_methods=("pm", "bus"),
 )
 FLOW_CONTROL = 3 << 27  # CTRL's RFCE and TFCE
 DELAYS = ("rdtr", "radv", "raid", "tadv", "tidv")

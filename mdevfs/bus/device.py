@@ -25,7 +25,6 @@ class Device(Kobject):
     """
 
     __slots__ = ("driver", "group", "groups", "subsystem", "vfio")
-    power = PowerSupport()
 
     def __init__(self, name: str, above: Kobject, subsystem: Subsystem) -> None:
         super().__init__(name, above, next(subsystem.core.salts))
@@ -34,6 +33,11 @@ class Device(Kobject):
         self.group: Group | None = None
         self.groups: tuple[AttributeGroup, ...] = ()
         self.vfio: Vfio | None = None
+
+    @property
+    def power(self) -> PowerSupport:
+        """What is done for its power now."""
+        return PowerSupport()
 
     @property
     def core(self) -> Core:
@@ -46,7 +50,7 @@ class Device(Kobject):
     def entries(self) -> dict[str, Entry]:
         entries: dict[str, Entry] = {
             "uevent": Attribute(self._show_uevent, self._store_uevent),
-            "power": self.core.power.folder(self, self.power),
+            "power": self.core.power.folder(self, lambda: self.power),
             "subsystem": Link(self, self.subsystem),
         }
         if self.driver is not None:

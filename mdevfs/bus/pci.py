@@ -10,13 +10,15 @@ import trio
 from attrs import evolve
 
 from mdevfs.bus.core import Core
+from mdevfs.bus.dmar import Dmar
 from mdevfs.bus.iommu import Groups
 from mdevfs.bus.kobject import Kobject
 from mdevfs.bus.pci_address import Address
 from mdevfs.bus.pci_attributes import number
-from mdevfs.bus.pci_driver import PciDriver, VfioPci
+from mdevfs.bus.pci_driver import PciDriver, PortDriver, VfioPci
 from mdevfs.bus.pci_function import PciBusDevice, PciFunction, Slot
 from mdevfs.bus.pci_resource import Arena, PciIdentity, Resources, SriovCapability, spaces
+from mdevfs.bus.power import PowerSupport
 from mdevfs.bus.root import RootDevice
 from mdevfs.bus.sriov import Sriov, vf_entries
 from mdevfs.bus.subsystem import Bus
@@ -24,7 +26,7 @@ from mdevfs.bus.vfio import VfioCore
 from mdevfs.errors import InputError, KernelError
 from mdevfs.sysfs.entries import Attribute, Entry, Folder
 
-PORT = PciIdentity(0x1B36, 0x000C, 0x060400, reset_methods=())  # QEMU's pcie-root-port
+PORT = PciIdentity(0x1B36, 0x000C, 0x060400, 0, 0x1B36, irq=16, pm=False, reset_methods=())  # QEMU's pcie-root-port
 # Where root ports are made, first choice first: where Intel's chipsets have theirs, out of the way of described ones.
 _PORT_DEVICES = (*range(0x1C, 0x1F), *range(0x1B, 0x02, -1), 2, 1)
 # Intel's and AMD's: the range that interrupts are written to.
@@ -78,11 +80,13 @@ class PciCore:
         core.buses["pci"] = self.bus
         core.tree.changed("bus", "pci")
         core.cls("pci_bus")
+        core.cls("iommu")
         self.functions: dict[str, PciFunction] = {}
         self.slots: dict[Address, Slot] = {}
         self._unplugged: dict[Address, Slot] = {}
         self.nodes = {0}
         self.default_vga: PciFunction | None = None
+        self.dmar: Dmar | None = None
         self._roots: dict[int, RootDevice] = {}
         self._buses: dict[tuple[int, int], PciBusDevice] = {}
         self._arenas: dict[tuple[int, int], Arena] = {}
@@ -90,6 +94,7 @@ class PciCore:
         self._rescan_remove = trio.Lock()
         if bridge:
             self._host_bridge(0)
+        self.bus.add_driver(PortDriver(self.bus))
 
     # -- what is there
 
@@ -188,7 +193,9 @@ class PciCore:
     def _host_bridge(self, domain: int) -> RootDevice:
         root = self._roots.get(domain)
         if root is None:
-            root = self._roots[domain] = RootDevice(f"pci{domain:04x}:00", self.core)
+            root = self._roots[domain] = RootDevice(
+                f"pci{domain:04x}:00", self.core, power=PowerSupport(is_async="enabled")
+            )
             root.register()
             self._add_bus(domain, 0, root)
         return root
@@ -246,7 +253,11 @@ class PciCore:
         if self.default_vga is None and function.identity.class_code >> 8 == 0x0300:
             self.default_vga = function
         self._join_group(function)
+        if self.dmar is None:
+            self.dmar = Dmar(self)
+            self.dmar.register()
         self.functions[function.name] = function
+        self.core.tree.changed(self.dmar.links, function.name, links=True)
         function.register()
 
     def _join_group(self, function: PciFunction) -> None:
@@ -326,6 +337,8 @@ class PciCore:
         function.unregister()
         self.groups.leave(function)
         del self.functions[function.name]
+        assert self.dmar is not None
+        self.core.tree.changed(self.dmar.links, function.name, links=True)
         if self.default_vga is function:
             self.default_vga = None
         at, pf = function.address, function.physfn
@@ -355,6 +368,12 @@ class PciCore:
     @staticmethod
     def _reaches(near: Address | None, at: Address) -> bool:
         return near is None or (near.domain == at.domain and near.bus in (0, at.bus))
+
+    async def attach(self, function: PciFunction) -> None:
+        """Offers a function to the drivers, after the port that leads to it."""
+        if isinstance(function.above, PciFunction):
+            await self.bus.attach(function.above)
+        await self.bus.attach(function)
 
     def load_vfio_pci(self, vfio: VfioCore) -> None:
         """vfio-pci is there from now on."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mdevfs.bus.pci_config import config_size, read_config, write_config
 from mdevfs.bus.pci_resource import BARS, RESET_METHODS, ROM, Resource, lines
 from mdevfs.errors import KernelError
-from mdevfs.sysfs.entries import PAGE_SIZE, Attribute, BinaryAttribute, Entry
+from mdevfs.sysfs.entries import PAGE_SIZE, Attribute, BinaryAttribute, Entry, Folder
 from mdevfs.sysfs.parse import kstrtoull, word
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def attributes(function: PciFunction) -> dict[str, Entry]:
         entries["remove"] = Attribute(store=lambda data: _store_remove(function, data), mode=0o220)
     if function.physfn is None:
         entries["rescan"] = Attribute(store=lambda data: function.pci.rescan_store(data, function.address))
-    if function.identity.reset_methods:
+    if function.known_resets:
         entries["reset"] = Attribute(store=lambda data: _store_reset(function, data))
         entries["reset_method"] = _methods(function)
     if function.is_bridge:
@@ -56,6 +56,8 @@ def attributes(function: PciFunction) -> dict[str, Entry]:
         entries["boot_vga"] = Attribute(lambda: f"{int(function.pci.default_vga is function)}\n")
     if function.identity.pcie:
         entries |= _link(function)
+    if function.core.kernel.since("5.5"):
+        entries["link"] = Folder()  # of aspm_ctrl_attrs: no link here can do what they switch
     return entries
 
 
@@ -76,7 +78,7 @@ def _state(function: PciFunction) -> dict[str, Entry]:
     return {
         "irq": Attribute(lambda: f"{function.irq}\n"),
         "ari_enabled": Attribute(lambda: f"{int(function.ari)}\n"),
-        "power_state": fixed("D0"),
+        "power_state": Attribute(lambda: "D0\n" if function.powered else "unknown\n"),
         "dma_mask_bits": Attribute(lambda: f"{function.dma_bits}\n"),
         "consistent_dma_mask_bits": Attribute(lambda: f"{function.dma_bits}\n"),
         "msi_bus": _flag(function, "msi_bus"),
@@ -111,6 +113,7 @@ async def _store_enable(function: PciFunction, data: bytes) -> None:
         if not wanted and not function.enabled:
             raise KernelError(errno.EIO)
         function.enabled += 1 if wanted else -1
+        function.powered = True
 
 
 async def _store_remove(function: PciFunction, data: bytes) -> None:
@@ -125,12 +128,12 @@ async def _store_reset(function: PciFunction, data: bytes) -> None:
     if number(data) != 1:
         raise KernelError(errno.EINVAL)
     async with function.lock:
-        if not function.reset_methods:
+        if not any(one != "bus" or function.alone for one in function.reset_methods):
             raise KernelError(errno.ENOTTY)
 
 
 def _methods(function: PciFunction) -> Attribute:
-    known = function.identity.reset_methods
+    known = function.known_resets
 
     def show() -> str:
         return " ".join(function.reset_methods) + "\n" if function.reset_methods else ""

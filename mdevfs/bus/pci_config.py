@@ -48,7 +48,7 @@ def _build(function: PciFunction) -> bytearray:
         _bridge_header(space, function)
     else:
         _endpoint_header(space, function)
-    _capabilities(space, function)
+    _chain(space, function)
     if function.identity.pcie:
         _pcie(space, function)
         _extended(space, function)
@@ -65,10 +65,9 @@ def _header(space: bytearray, function: PciFunction) -> None:
     command = (sum(spaces) if function.physfn is None else 0) | (0x4 if function.enabled else 0)
     shared = function.physfn is None and function.pci.is_multifunction(function.address)
     header_type = int(function.is_bridge) | (0x80 if shared else 0)
-    pack_into("<HHHH", space, 0, *ids, command, 0x0010)
+    pack_into("<HHHH", space, 0, *ids, command, 0x0010 if _capabilities(function) else 0)
     pack_into("<I", space, 8, identity.class_code << 8 | identity.revision)
     space[0x0E] = header_type
-    space[0x34] = _PM
     if function.irq and function.physfn is None:
         space[0x3C], space[0x3D] = function.irq & 0xFF, 1
 
@@ -106,14 +105,26 @@ def _bridge_header(space: bytearray, function: PciFunction) -> None:
         pack_into("<HH", space, 0x24, 0xFFF1, 1)
 
 
-def _capabilities(space: bytearray, function: PciFunction) -> None:
-    pack_into("<BBHH", space, _PM, 0x01, _MSI, 0x0003, 0x0008)
-    pack_into("<BBH", space, _MSI, 0x05, _PCIE if function.identity.pcie else 0, 0x0080)
+def _capabilities(function: PciFunction) -> dict[int, int]:
+    """The capabilities' ids by their places."""
+    identity = function.identity
+    there = ((identity.pm, _PM, 0x01), (identity.msi, _MSI, 0x05), (identity.pcie, _PCIE, 0x10))
+    return {at: number for has, at, number in there if has}
+
+
+def _chain(space: bytearray, function: PciFunction) -> None:
+    before = 0x34
+    for at, number in _capabilities(function).items():
+        space[before], space[at], before = at, number, at + 1
+    if function.identity.pm:
+        pack_into("<HH", space, _PM + 2, 0x0003, 0x0008)
+    if function.identity.msi:
+        pack_into("<H", space, _MSI + 2, 0x0080)
 
 
 def _pcie(space: bytearray, function: PciFunction) -> None:
     identity = function.identity
-    pack_into("<BBH", space, _PCIE, 0x10, 0, 2 | _PORT_TYPE[function.port_type] << 4)
+    pack_into("<H", space, _PCIE + 2, 2 | _PORT_TYPE[function.port_type] << 4)
     flr = 1 << 28 if "flr" in identity.reset_methods else 0
     pack_into("<I", space, _PCIE + 0x04, 0x8000 | flr)
     if function.port_type != "integrated":

@@ -18,6 +18,7 @@ from mdevfs.sysfs.entries import Attribute, Entry
 from mdevfs.sysfs.parse import text_of
 
 ANY = 0xFFFFFFFF
+KEEPS_STATE = "6.12"  # pci_device_remove of 6.1 sets PCI_UNKNOWN, of 6.12 it does not; what is between is not verified
 _HEX = re.compile(rb"\s*(?:0[xX](?=[0-9a-fA-F]))?([0-9a-fA-F]+)")
 
 
@@ -131,6 +132,7 @@ class PciDriver(Driver):
             except BaseException:
                 device.enabled -= self.enables
                 raise
+            device.powered = True
 
     async def unbind(self, device: Device) -> None:
         """Lets a function go that stays. Raises KernelError ENODEV if it has gone to another driver meanwhile."""
@@ -140,6 +142,7 @@ class PciDriver(Driver):
                 raise KernelError(errno.ENODEV)
             await super().unbind(device)
             device.enabled = max(0, device.enabled - self.enables)
+            device.powered = device.core.kernel.since(KEEPS_STATE)
             if device.sriov is not None:
                 device.sriov.driver_max = device.sriov.capability.total  # pci_iov_remove
 
@@ -158,7 +161,7 @@ class PciDriver(Driver):
         asked = PciId(*fields)
         if len(fields) < 7 and self.knows(_as_identity(asked)):
             raise KernelError(errno.EEXIST)
-        if self.ids and all(asked.data != one.data for one in self.ids):
+        if asked.data not in ({one.data for one in self.ids} or {0}):
             raise KernelError(errno.EINVAL)
         self.dynamic.append(asked)
         await self.attach()
@@ -204,6 +207,7 @@ class VfioPci(PciDriver):
     """vfio-pci: has no ids of its own, takes what driver_override or new_id gives it."""
 
     __slots__ = ("vfio",)
+    holds_awake = False
 
     def __init__(self, bus: Bus, vfio: VfioCore) -> None:
         super().__init__("vfio-pci", bus, module=bus.core.module("vfio-pci"), enables=False)
@@ -217,6 +221,17 @@ class VfioPci(PciDriver):
         if device.vfs:
             raise KernelError(errno.EBUSY)
         self.vfio.attach(device)
+        device.core.power.keep(device, "control", "auto")  # pm_runtime_allow
 
     async def remove(self, device: Device) -> None:
         self.vfio.detach(device)
+        device.core.power.keep(device, "control", "on")  # pm_runtime_forbid
+
+
+class PortDriver(PciDriver):
+    """pcieport, which is built in: takes every bridge (drivers/pci/pcie/portdrv_pci.c)."""
+
+    __slots__ = ()
+
+    def __init__(self, bus: Bus) -> None:
+        super().__init__("pcieport", bus, [PciId(ANY, class_code=0x060400, class_mask=ANY)])

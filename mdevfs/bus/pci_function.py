@@ -41,7 +41,8 @@ class Slot:
 class PciFunction(Device):
     """One function. `lock` is the kernel's device_lock: held while a driver comes or goes and while VFs do.
 
-    `sriov` is there on a physical function, `physfn` on a virtual one. `enabled` counts (pci_enable_device);
+    `sriov` is there on a physical function, `physfn` on a virtual one. `enabled` counts (pci_enable_device); `powered`:
+    somebody has found it in D0; `known_resets` are the ways to reset it, `reset_methods` those chosen of them;
     `flags` are the attributes of this name that read 1; `written` what setpci left in the configuration space.
     """
 
@@ -50,18 +51,19 @@ class PciFunction(Device):
         "enabled",
         "flags",
         "gone",
+        "known_resets",
         "lock",
         "numa_node",
         "override",
         "pci",
         "physfn",
+        "powered",
         "removing",
         "reset_methods",
         "slot",
         "sriov",
         "written",
     )
-    power = PowerSupport("active", runtime=True, control="on", is_async="enabled")
 
     def __init__(self, pci: PciCore, slot: Slot, above: Kobject, physfn: PciFunction | None = None) -> None:
         super().__init__(str(slot.address), above, pci.bus)
@@ -71,9 +73,11 @@ class PciFunction(Device):
         self.sriov: Sriov | None = None
         self.numa_node = slot.numa_node
         self.override = DriverOverride()
-        self.reset_methods = slot.identity.reset_methods
-        self.flags = frozenset({"msi_bus", "d3cold_allowed"})
+        self.known_resets = tuple(one for one in slot.identity.reset_methods if one != "bus" or self.alone)
+        self.reset_methods = self.known_resets
+        self.flags = frozenset({"msi_bus", "d3cold_allowed"} if slot.identity.pm else {"msi_bus"})
         self.enabled = 0
+        self.powered = False
         self.dma_bits = 32
         self.written: dict[int, int] = {}
         self.lock = trio.Lock()
@@ -87,6 +91,19 @@ class PciFunction(Device):
     @property
     def identity(self) -> PciIdentity:
         return self.slot.identity
+
+    @property
+    def power(self) -> PowerSupport:
+        """A bound driver holds a function awake, but vfio-pci, which has one that nobody uses asleep."""
+        users = int(self.driver is not None and self.driver.holds_awake)
+        return PowerSupport(runtime=True, users=users, control="on", is_async="enabled")
+
+    @property
+    def alone(self) -> bool:
+        """Whether a bridge leads to this function and nothing else, so that it can reset it (pci_parent_bus_reset)."""
+        here = (self.address.domain, self.address.bus)
+        others = (one.address for one in self.pci.functions.values() if one is not self)
+        return bool(self.address.bus) and all((one.domain, one.bus) != here for one in others)
 
     @property
     def resources(self) -> Resources:
@@ -153,6 +170,8 @@ class PciFunction(Device):
 
     def entries(self) -> dict[str, Entry]:
         entries = super().entries() | attributes(self)
+        if self.pci.dmar is not None:
+            entries["iommu"] = Link(self, self.pci.dmar)
         if self.physfn is not None:
             entries["physfn"] = Link(self, self.physfn, self.physfn.salt)
         return entries

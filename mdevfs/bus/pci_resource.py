@@ -39,7 +39,7 @@ class Bar:
 @frozen
 class PciIdentity:
     """What a function says it is. `class_code` has 24 bits, `rom` is the size of the expansion ROM in bytes;
-    `link_speed` is a PCIe generation, 1 to 6."""
+    `link_speed` is a PCIe generation, 1 to 6; `pcie`, `pm` and `msi` are the capabilities that it has."""
 
     vendor: int
     device: int
@@ -50,6 +50,8 @@ class PciIdentity:
     bars: tuple[Bar, ...] = ()
     irq: int = 0
     pcie: bool = True
+    pm: bool = True
+    msi: bool = True
     reset_methods: tuple[str, ...] = ("flr", "bus")
     rom: int = 0
     link_speed: int = 4

@@ -1,8 +1,9 @@
-"""The `power/` directory of a device without runtime power management (drivers/base/power/sysfs.c)."""
+"""The `power/` directory of a device (drivers/base/power/sysfs.c)."""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import NoReturn
 
 from attrs import frozen
@@ -15,10 +16,11 @@ from mdevfs.sysfs.parse import word
 
 @frozen
 class PowerSupport:
-    """What a device's bus does for its power: the status it shows, whether runtime management is on, how it begins."""
+    """What a device's bus and driver do for its power: whether there is runtime management, how many of them hold the
+    device awake, how `control` and `async` begin."""
 
-    status: str = "unsupported"
     runtime: bool = False
+    users: int = 0
     control: str = "auto"
     is_async: str = "disabled"
 
@@ -46,36 +48,44 @@ class PowerWords:
         """The device at this path is gone."""
         self._lives.pop(path, None)
 
-    def folder(self, device: Kobject, support: PowerSupport) -> Deferred:
-        """The device's `power/`."""
+    def folder(self, device: Kobject, support: Callable[[], PowerSupport]) -> Deferred:
+        """The device's `power/`; `support` may change while it is there."""
         return Deferred(lambda: self._entries(device, support))
 
-    def _entries(self, device: Kobject, support: PowerSupport) -> dict[str, Entry]:
+    def _entries(self, device: Kobject, support: Callable[[], PowerSupport]) -> dict[str, Entry]:
         """The nine files that every device has (golden: tree_before.json)."""
 
-        def choice(name: str, first: str, words: tuple[str, ...]) -> Attribute:
+        def choice(name: str, words: tuple[str, ...]) -> Attribute:
             def store(data: bytes) -> None:
                 if word(data) not in words:
                     raise KernelError(errno.EINVAL)
                 self.keep(device, name, word(data))
 
-            return Attribute(lambda: self.get(device, name, first) + "\n", store)
+            return Attribute(lambda: held(name) + "\n", store)
+
+        def held(name: str) -> str:
+            return self.get(device, name, support().control if name == "control" else support().is_async)
+
+        def usage() -> int:  # pm_runtime_forbid counts as a user
+            return support().users + (held("control") == "on")
 
         def enabled() -> str:  # runtime_enabled_show
-            forbidden = self.get(device, "control", support.control) == "on"
-            words = [] if support.runtime else ["disabled"]
-            return (" & ".join(words + ["forbidden"] * forbidden) or "enabled") + "\n"
+            words = [] if support().runtime else ["disabled"]
+            return (" & ".join(words + ["forbidden"] * (held("control") == "on")) or "enabled") + "\n"
+
+        def status() -> str:  # runtime_status_show
+            return ("unsupported" if not support().runtime else "active" if usage() else "suspended") + "\n"
 
         return {
-            "async": choice("async", support.is_async, ("enabled", "disabled")),
+            "async": choice("async", ("enabled", "disabled")),
             "autosuspend_delay_ms": Attribute(_no_autosuspend, _no_autosuspend),
-            "control": choice("control", support.control, ("auto", "on")),
+            "control": choice("control", ("auto", "on")),
             "runtime_active_kids": _fixed("0"),
             "runtime_active_time": _fixed("0"),
             "runtime_enabled": Attribute(enabled),
-            "runtime_status": _fixed(support.status),
+            "runtime_status": Attribute(status),
             "runtime_suspended_time": _fixed("0"),
-            "runtime_usage": _fixed("0"),
+            "runtime_usage": Attribute(lambda: f"{usage()}\n"),
         }
 
 

@@ -20,20 +20,27 @@ class RootDevice(Kobject):
     `speaks_as` is the bus that such a device was given after it was registered: its events pass, its link is missing.
     """
 
-    __slots__ = ("core", "module", "speaks_as")
+    __slots__ = ("core", "module", "power", "speaks_as")
 
     def __init__(
-        self, name: str, core: Core, above: Kobject | None = None, module: Module | None = None, speaks_as: str = ""
+        self,
+        name: str,
+        core: Core,
+        above: Kobject | None = None,
+        module: Module | None = None,
+        speaks_as: str = "",
+        power: PowerSupport | None = None,
     ) -> None:
         super().__init__(name, above or core.devices, next(core.salts))
         self.core = core
         self.module = module
         self.speaks_as = speaks_as
+        self.power = power or PowerSupport()
 
     def entries(self) -> dict[str, Entry]:
         entries: dict[str, Entry] = {
             "uevent": Attribute(lambda: "", self._store_uevent),
-            "power": self.core.power.folder(self, PowerSupport()),
+            "power": self.core.power.folder(self, lambda: self.power),
         }
         if self.module is not None:
             entries["module"] = Link(self, self.module)

@@ -133,6 +133,7 @@ class Driver(Kobject):
     """A bus driver: its directory links to the devices bound to it and takes `bind` and `unbind`."""
 
     __slots__ = ("bound", "bus", "module")
+    holds_awake = True  # its devices, while they are bound
 
     def __init__(self, name: str, bus: Bus, module: Module | None = None) -> None:
         super().__init__(name, Kobject("drivers", bus, 0), next(bus.core.salts))

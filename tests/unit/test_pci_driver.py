@@ -246,7 +246,8 @@ async def test_a_removed_bridge_takes_its_bus_along() -> None:
     check_tree(host.core.tree)
     await host.sys.write("class/pci_bus/0000:00/rescan", "1")
     assert host.said() == [
-        f"add {PORT}", "add 0000:41", f"add {PF}", "add 0000:41:00.1", f"bind {PF}", "bind 0000:41:00.1"
+        f"add {PORT}", "add 0000:41", f"add {PF}", "add 0000:41:00.1",
+        f"bind {PORT}", f"bind {PF}", "bind 0000:41:00.1",
     ]  # fmt: skip
     check_tree(host.core.tree)
 

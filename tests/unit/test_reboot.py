@@ -414,7 +414,7 @@ late = inf
 async def test_devices_that_come_late() -> None:
     sys = Sys(await host_of(LATE))
     assert (sys.list("class"), sys.host.awaited) == (
-        ["mdev_bus", "misc", "pci_bus", "vfio", "vfio-dev"],
+        ["iommu", "mdev_bus", "misc", "pci_bus", "vfio", "vfio-dev"],
         {"mtty": 2.5, "mdpy": math.inf},
     )
     mtty, mdpy = sys.host.plan.devices
