@@ -90,7 +90,10 @@ class Core:
 
     def drop_module(self, name: str) -> None:
         """The last of an rmmod."""
-        del self.modules[name]
+        gone = self.modules.pop(name)
+        for module in self.modules.values():
+            if name in module.holders:
+                module.hold(gone, held=False)
         self.tree.changed("module", name)
         self.events.send("remove", f"/module/{name}", "module")
 

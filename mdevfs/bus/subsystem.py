@@ -142,6 +142,7 @@ class Driver(Kobject):
         self.bound: dict[str, Kobject] = {}
         if module is not None:
             module.drivers[f"{bus.name}:{name}"] = self
+            bus.core.tree.refresh(module.path)
 
     def matches(self, device: Device) -> bool:
         """Whether the bus would offer this device to the driver."""
@@ -218,22 +219,34 @@ class Driver(Kobject):
 
 
 class Module(Kobject):
-    """`module/<name>`: enough for tools that ask whether a driver's module is loaded."""
+    """`module/<name>`: enough for tools that ask whether a module is loaded and which `holders` use it."""
 
-    __slots__ = ("core", "drivers")
+    __slots__ = ("core", "drivers", "holders")
 
     def __init__(self, name: str, core: Core) -> None:
         super().__init__(name, Kobject("module", None, 0), next(core.salts))
         self.core = core
         self.drivers: dict[str, Kobject] = {}
+        self.holders: dict[str, Kobject] = {}
 
     def entries(self) -> dict[str, Entry]:
-        return {
+        entries: dict[str, Entry] = {
+            "holders": Overlay(Links(f"{self.path}/holders", self.holders)),
             "initstate": Attribute(lambda: "live\n"),
-            "refcnt": Attribute(lambda: "0\n"),
+            "refcnt": Attribute(lambda: f"{len(self.holders)}\n"),
             "uevent": Attribute(store=lambda data: synthesize(self.core, self.path, "module", data)),
-            "drivers": Overlay(Links(f"{self.path}/drivers", self.drivers)),
         }
+        if self.drivers:
+            entries["drivers"] = Overlay(Links(f"{self.path}/drivers", self.drivers))
+        return entries
+
+    def hold(self, holder: Module, *, held: bool = True) -> None:
+        """Another module uses this one, or does so no more."""
+        if held:
+            self.holders[holder.name] = holder
+        else:
+            self.holders.pop(holder.name, None)
+        self.core.tree.changed(f"{self.path}/holders", holder.name, links=True)
 
 
 def synthesize(core: Core, path: str, subsystem: str, data: bytes, keys: dict[str, str] | None = None) -> None:

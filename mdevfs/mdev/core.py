@@ -134,6 +134,7 @@ class MdevCore:
         driver = self.bus.drivers.get(name)
         if driver is None:
             module = self.core.module(name if name == "vfio_mdev" else hooks.name)
+            self.core.module("mdev").hold(module)
             driver = MdevDriver(name, self.bus, module, self.vfio)
             self.bus.add_driver(driver)
         assert isinstance(driver, MdevDriver)
