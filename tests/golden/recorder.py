@@ -30,9 +30,10 @@ class _Table(BaseModel):
 
 
 class Step(_Table):
-    """What differs in the answer to one step of a case."""
+    """What differs in the answer to one step of a case, since which kernel."""
 
     step: int
+    since: str = "0.0"
     kernel: Answer
     fuse: Answer
 
