@@ -103,9 +103,10 @@ def _work(settings: Settings, ready: Callable[[], None]) -> None:
 
     from mdevfs.control.listening import listen_unseen
     from mdevfs.host.host import Host, prepare_host
-    from mdevfs.mount.logs import configure, write_events
+    from mdevfs.mount.logs import configure, event_writer
     from mdevfs.mount.places import prepare
     from mdevfs.mount.serve import serve
+    from mdevfs.mount.trace import Trace
     from mdevfs.sandbox.uevents import open_sender
 
     configure(settings.log_file, settings.debug, settings.foreground)
@@ -113,7 +114,7 @@ def _work(settings: Settings, ready: Callable[[], None]) -> None:
     prepare(settings.directory)
     host: Host = prepare_host(settings.host, os.getuid(), os.getgid())
     if settings.events is not None:
-        write_events(host.core.events, settings.events)
+        host.core.events.listeners.append(event_writer(settings.events))
 
     def answering() -> None:
         # Not before the tree answers; what the start announced is over, as a boot is, and udev's trigger replays it.
@@ -129,7 +130,7 @@ def _work(settings: Settings, ready: Callable[[], None]) -> None:
             listen_unseen(),
             private=settings.private,
             ready=answering,
-            trace=settings.trace,
+            trace=Trace(settings.trace) if settings.trace is not None else None,
             until_eof=settings.until_eof,
         )
 

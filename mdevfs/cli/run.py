@@ -42,6 +42,13 @@ def run(
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep mdevctl's and libvirt's files and the log there.")
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write who read or wrote which attribute there, a JSON line each."),
+    ] = None,
+    events: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every uevent there, a JSON line each.")
+    ] = None,
     net: Annotated[
         bool, typer.Option("--net", help="Stay in the network of the caller: neither uevents nor udevd.")
     ] = False,
@@ -89,6 +96,8 @@ def run(
                 host,
                 words or [os.environ.get("SHELL") or "/bin/sh"],
                 keep=keep.absolute() if keep is not None else None,
+                trace=trace,
+                events=events,
                 own_network=not net,
                 hermetic=hermetic,
                 statfs=statfs and str(statfs),

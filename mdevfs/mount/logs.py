@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mdevfs.control.protocol import to_line
 from mdevfs.errors import InputError
-from mdevfs.events import Event, EventStream
+from mdevfs.events import Event
+from mdevfs.events.stream import Listener
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -49,8 +50,8 @@ def configure(log_file: Path | None, debug: bool, foreground: bool) -> None:
         logging.getLogger(other).handlers = list(logger.handlers)
 
 
-def write_events(events: EventStream, target: Path | str) -> None:
-    """Writes every uevent from now on to a file, a JSON line each, at once; "-" is standard output.
+def event_writer(target: Path | str) -> Listener:
+    """Writes every uevent that it is told to a file, a JSON line each, at once; "-" is standard output.
 
     Raises InputError when the file cannot be opened.
     """
@@ -63,4 +64,4 @@ def write_events(events: EventStream, target: Path | str) -> None:
         stream.write(to_line(event))
         stream.flush()
 
-    events.listeners.append(write)
+    return write

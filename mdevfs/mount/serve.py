@@ -43,20 +43,20 @@ async def serve(
     *,
     private: bool,
     ready: Callable[[], None],
-    trace: Path | None = None,
+    trace: Trace | None = None,
     until_eof: bool = False,
 ) -> None:
     """Mounts a host's tree, calls `ready` once the mount answers, and returns when it has ended and nothing is mounted.
 
     Askers of `mdevfs control` come to `endpoint`. SIGTERM, SIGINT and an unmount from outside all end it, with
-    `until_eof` the end of standard input, too. Accesses are told to the file `trace`. Raises MachineError when it
-    cannot be mounted, InputError for `trace`.
+    `until_eof` the end of standard input, too. Accesses are told to `trace`. Raises MachineError when it cannot be
+    mounted.
     """
     control = ControlServer(host, endpoint.socket)
     hidden = {ADDRESS_XATTR: endpoint.address.to_bytes()}
     operations = SysfsOperations(host.tree, hidden, host.core.events.listeners)
     if trace is not None:
-        operations = TracedOperations(host.tree, hidden, host.core.events.listeners, Trace(trace))
+        operations = TracedOperations(host.tree, hidden, host.core.events.listeners, trace)
     try:
         pyfuse3.init(operations, str(mountpoint), options(private))
     except RuntimeError as error:

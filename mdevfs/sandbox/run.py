@@ -24,10 +24,12 @@ from attrs import evolve, frozen
 from mdevfs.bus.core import Core
 from mdevfs.control.listening import listen_at
 from mdevfs.errors import InputError, MachineError, MdevfsError
+from mdevfs.events.stream import Listener
 from mdevfs.host.host import Host, prepare_host
-from mdevfs.mount.logs import configure
+from mdevfs.mount.logs import configure, event_writer
 from mdevfs.mount.places import prepare
 from mdevfs.mount.serve import serve as serve_tree
+from mdevfs.mount.trace import Trace
 from mdevfs.sandbox import namespaces, recipe, statfs, udevd
 from mdevfs.sandbox.acquaint import Acquaintance
 from mdevfs.sandbox.backstage import BACKSTAGE, CONTROL, RUN, STATE, TREE
@@ -45,7 +47,8 @@ GRACE = 3.0  # seconds for the server to unmount; its mount goes with the namesp
 class Machine:
     """What to run where.
 
-    `keep` is the directory that the private state goes to; `hermetic` makes the tree all of /sys. `statfs` is one of
+    `keep` is the directory that the private state goes to; accesses to attributes are told to the file `trace`, uevents
+    to the file `events`, a JSON line each; `hermetic` makes the tree all of /sys. `statfs` is one of
     statfs.WAYS, or None: seccomp where the kernel grants it, else env; `udevd` one of udevd.WAYS, or None: real where
     it is installed, else mini. In the caller's network (`own_network` false) neither uevents nor udevd are to be had.
     """
@@ -53,10 +56,26 @@ class Machine:
     host: str
     command: Sequence[str]
     keep: Path | None = None
+    trace: Path | None = None
+    events: Path | None = None
     own_network: bool = True
     hermetic: bool = False
     statfs: str | None = None
     udevd: str | None = None
+
+
+@frozen
+class Told:
+    """Who is told of what happens on a machine, beside the machine itself."""
+
+    trace: Trace | None = None
+    events: Listener | None = None
+
+    @classmethod
+    def by(cls, machine: Machine) -> Told:
+        """The files that were asked for. Raises InputError when one cannot be opened."""
+        trace = Trace(machine.trace) if machine.trace is not None else None
+        return cls(trace, event_writer(machine.events) if machine.events is not None else None)
 
 
 @frozen
@@ -75,10 +94,11 @@ def run(machine: Machine) -> int:
     """
     machine = evolve(machine, udevd=udevd.choose(machine.udevd, machine.own_network))
     host = _host(machine.host)
+    told = Told.by(machine)  # before files of this /run are out of sight
     enter(machine.own_network)
     _keepable(machine.keep)
     recipe.set_backstage(machine.keep)
-    server = serve(host)
+    server = serve(host, told)
     acquaintance = Acquaintance()
     try:
         ours, theirs = socket.socketpair()
@@ -117,10 +137,10 @@ def _keepable(keep: Path | None) -> None:
         raise InputError(f"--keep {keep}: {error.strerror}") from None
 
 
-def serve(host: Host) -> int:
+def serve(host: Host, told: Told) -> int:
     """Starts the server; returns its pid when the tree is mounted on the recipe's place. Raises what it failed with."""
     word = Word()
-    server = child(lambda: _serve(host, word))
+    server = child(lambda: _serve(host, told, word))
     try:
         if not word.hear():
             raise MachineError("the server died before the mount answered")
@@ -130,7 +150,7 @@ def serve(host: Host) -> int:
     return server
 
 
-def _serve(host: Host, word: Word) -> int:
+def _serve(host: Host, told: Told, word: Word) -> int:
     go_backstage()
     try:
         configure(STATE / "server.log", debug=False, foreground=False)
@@ -139,12 +159,14 @@ def _serve(host: Host, word: Word) -> int:
         endpoint = listen_at(RUN / CONTROL, seen_at=BACKSTAGE / CONTROL)
 
         async def main() -> None:
+            if told.events is not None:
+                host.core.events.listeners.append(told.events)
             await host.start()
             listeners = host.core.events.listeners
-            listeners.append(Placeholders(host.core).send)  # before anybody else hears of it
+            listeners.insert(0, Placeholders(host.core).send)  # before anybody else hears of it
             if sender is not None:
                 listeners.append(sender.send)
-            await serve_tree(host, TREE, endpoint, private=False, ready=word.ready)
+            await serve_tree(host, TREE, endpoint, private=False, ready=word.ready, trace=told.trace)
 
         trio.run(main)
     except MdevfsError as error:

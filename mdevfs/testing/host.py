@@ -135,7 +135,7 @@ class MountedHost:
     @property
     def events(self) -> Sequence[SentEvent]:
         """Every uevent since the host began, its start included."""
-        return list(_lines(self._server.events))
+        return list(lines_of(self._server.events))
 
     def wait(self, event: str, *keys: str, timeout: float = 10.0, after: int = 0) -> SentEvent:
         """The first uevent that matches, or that comes within so many seconds: wait("bind@*/" + uuid, "DRIVER=mtty").
@@ -155,7 +155,7 @@ class MountedHost:
     @property
     def accesses(self) -> Sequence[Access]:
         """Every read and write of an attribute since the host began, and opens that failed."""
-        return [Access(**line) for line in _lines(self._server.trace)]
+        return [Access(**line) for line in lines_of(self._server.trace)]
 
     @property
     def log(self) -> str:
@@ -167,7 +167,7 @@ class MountedHost:
         self._server.end()
 
 
-def _lines(path: Path) -> list[Any]:
+def lines_of(path: Path) -> list[Any]:
     """The JSON lines that are whole."""
     *whole, _ = path.read_text().split("\n")
     return [json.loads(line) for line in whole]

@@ -14,12 +14,11 @@ import pytest
 
 if TYPE_CHECKING:
     import os
-    import subprocess
     from collections.abc import Mapping, Sequence
 
     from mdevfs.testing.describe import Description
     from mdevfs.testing.host import HostFactory, MountedHost
-    from mdevfs.testing.machine import MachineRunner
+    from mdevfs.testing.machine import Ended, MachineRunner
     from mdevfs.testing.server import Server
 
 UNAVAILABLE = "mdevfs_unavailable"
@@ -75,7 +74,7 @@ def _end(server: Server) -> None:
 def mdevfs_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MachineRunner:
     """Runs a command on an emulated machine of its own: mdevfs_run("nvidia-t4", ["mdevctl", "types"]).
 
-    Gives the subprocess.CompletedProcess; see `mdevfs.testing.machine.MachineRunner`.
+    Gives the subprocess.CompletedProcess, with accesses and events; see `mdevfs.testing.machine.MachineRunner`.
     """
     from mdevfs.errors import MachineError
     from mdevfs.testing.describe import as_file
@@ -90,7 +89,7 @@ def mdevfs_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         timeout: float = 60.0,
-    ) -> subprocess.CompletedProcess[str]:
+    ) -> Ended:
         place = tmp_path_factory.mktemp("mdevfs")
         name, log = as_file(host, request.path.parent, place), place / "server.log"
         _attach(request, f"mdevfs run {name}", lambda: log.read_text() if log.exists() else "")

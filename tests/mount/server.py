@@ -11,6 +11,7 @@ import stat
 import struct
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,6 +52,14 @@ def errno_of(call: Callable[[], object]) -> int:
     except OSError as error:
         return error.errno or -1
     return 0
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Waits for what nobody announces; fails when it does not come in time."""
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.01)
 
 
 def read(path: Path) -> str:

@@ -28,6 +28,7 @@ from tests.mount.server import (
     new_uuid,
     read,
     run,
+    until,
     write,
     write_errno,
 )
@@ -73,13 +74,6 @@ def meanwhile(call: Callable[[], object]) -> Iterator[Future[object]]:
     Thread(target=lambda: future.set_result(call()), daemon=True).start()  # nobody waits for it where the test fails
     yield future
     future.result(LIMIT)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.01)
 
 
 # -- who looks afterwards sees the new state

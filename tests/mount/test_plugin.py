@@ -8,9 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from mdevfs.errors import InputError, KernelError
 from mdevfs.testing.host import HostFactory
 from mdevfs.testing.machine import MachineRunner
 from tests.mount.conftest import why_not
-from tests.mount.server import LIMIT
+from tests.mount.server import LIMIT, until
 
 TYPE = "class/mdev_bus/mtty/mdev_supported_types/mtty-1"
 UUID = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
@@ -175,6 +174,14 @@ def test_a_command_on_a_machine(mdevfs_run: MachineRunner) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (7, "given\nmtty\n", "told\n")
 
 
+def test_what_happened_on_a_machine(mdevfs_run: MachineRunner) -> None:
+    done = mdevfs_run("mtty", ["cat", "/sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1/name"])
+    assert done.stdout == "Single port serial\n"
+    read = [one for one in done.accesses if one.comm == "cat"]
+    assert [(one.operation, one.path.rpartition("/")[2], one.text) for one in read] == [("read", "name", done.stdout)]
+    assert "/devices/virtual/mtty/mtty" in {one["devpath"] for one in done.events if one["action"] == "add"}
+
+
 def test_a_machine_that_cannot_be(mdevfs_run: MachineRunner) -> None:
     with pytest.raises(InputError, match='did you mean "mtty"'):
         mdevfs_run("mttty", ["true"])
@@ -195,13 +202,6 @@ def project(tmp_path: Path) -> Iterator[Path]:
 def mounted(below: Path) -> list[str]:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line for line in lines if line.split()[4].startswith(f"{below}/")]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.01)
 
 
 def command(project: Path, test: str, *options: str) -> list[str]:

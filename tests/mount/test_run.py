@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import shutil
@@ -223,3 +224,29 @@ def test_the_kernel_knows_the_mdevs_before_the_command_does(tmp_path: Path) -> N
     begun, *times = map(float, done.stdout.split())
     assert len(times) == 9
     assert max(times) < begun
+
+
+def test_what_happens_is_told(tmp_path: Path) -> None:
+    """Who reads and writes, and what is announced, from the host's start on; files that cannot be had are refused."""
+    trace, events = tmp_path / "trace", tmp_path / "events"
+    kind = "/sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1"
+    one = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
+    told = ("--udevd=none", "--trace", trace, "--events", events)
+    done = mdevfs("run", *told, "mtty", "--", "sh", "-c", f"echo {one} >{kind}/create; cat {kind}/available_instances")
+    assert (done.stdout, done.stderr) == ("23\n", "")
+    accesses = [json.loads(line) for line in trace.read_text().splitlines()]
+    path = "devices/virtual/mtty/mtty/mdev_supported_types/mtty-1"
+    assert [(access["operation"], access["path"], access["comm"], access["text"]) for access in accesses] == [
+        ("write", f"{path}/create", "sh", f"{one}\n"),
+        ("read", f"{path}/available_instances", "cat", "23\n"),
+    ]
+    heard = [json.loads(line) for line in events.read_text().splitlines()]
+    announced = [f"{event['action']}@{event['devpath']}" for event in heard]
+    mtty = "/devices/virtual/mtty/mtty"
+    assert announced.index(f"add@{mtty}") < announced.index(f"add@{mtty}/{one}") < announced.index(f"bind@{mtty}/{one}")
+    for option in ("--trace", "--events"):
+        done = mdevfs("run", option, tmp_path / "no/file", "mtty", "--", "true")
+        assert (done.returncode, done.stderr) == (
+            125,
+            f"mdevfs: {option} {tmp_path}/no/file: No such file or directory\n",
+        )

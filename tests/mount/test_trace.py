@@ -29,6 +29,7 @@ from tests.mount.server import (
     new_uuid,
     read,
     run,
+    until,
     write,
     write_errno,
 )
@@ -153,10 +154,7 @@ def test_a_server_ends_with_its_standard_input(make_root: MakeRoot) -> None:
     ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     assert process.stdin is not None
-    end = time.monotonic() + LIMIT
-    while not os.path.exists(root / "bus"):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: os.path.exists(root / "bus"))
     process.stdin.write(b"what is written does not matter")
     process.stdin.flush()
     assert read(root / TYPE / "name") == "Single port serial\n"
