@@ -19,7 +19,7 @@ class DriverOverride:
 
     def attribute(self) -> Attribute:
         """The file, 0644; unset it reads `(null)`. A write of 4095 bytes or more is EINVAL."""
-        return Attribute(lambda: f"{self.name if self.name is not None else '(null)'}\n", self._store)
+        return Attribute(lambda: f"{self.name if self.name is not None else '(null)'}\n".encode("latin-1"), self._store)
 
     def _store(self, data: bytes) -> None:
         if len(data) >= PAGE_SIZE - 1:

@@ -24,7 +24,7 @@ from mdevfs.bus.sriov import Sriov, vf_entries
 from mdevfs.bus.subsystem import Bus
 from mdevfs.bus.vfio import VfioCore
 from mdevfs.errors import InputError, KernelError
-from mdevfs.sysfs.entries import Attribute, Entry, Folder
+from mdevfs.sysfs.entries import PAGE_SIZE, Attribute, Entry, Folder
 
 PORT = PciIdentity(0x1B36, 0x000C, 0x060400, 0, 0x1B36, irq=16, pm=False, reset_methods=())  # QEMU's pcie-root-port
 # Where root ports are made, first choice first: where Intel's chipsets have theirs, out of the way of described ones.
@@ -51,7 +51,9 @@ class PciBus(Bus):
         }
 
     def _store_alignment(self, data: bytes) -> None:
-        text = data.removesuffix(b"\n")
+        if len(data) >= PAGE_SIZE - 1:
+            raise KernelError(errno.EINVAL)
+        text = data.partition(b"\n")[0]
         self.alignment = text + b"\n" if text else b""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from mdevfs.bus.pci_config import config_size, read_config, write_config
+from mdevfs.bus.pci_config import FOR_ALL, config_size, read_config, write_config
 from mdevfs.bus.pci_resource import BARS, RESET_METHODS, ROM, Resource, lines
 from mdevfs.errors import KernelError
 from mdevfs.sysfs.entries import PAGE_SIZE, Attribute, BinaryAttribute, Entry, Folder
@@ -160,6 +160,7 @@ def _resources(function: PciFunction) -> dict[str, Entry]:
             lambda offset, size: read_config(function, offset, size),
             lambda offset, data: write_config(function, offset, data),
             mode=0o644,
+            for_all=FOR_ALL,
         ),
     }
     for index in BARS:
@@ -218,8 +219,8 @@ def _link(function: PciFunction) -> dict[str, Entry]:
     speed, width = (function.identity.link_speed, function.identity.link_width) if linked else (0, 255)
     up = linked and function.physfn is None
     return {
-        "current_link_speed": fixed(_SPEEDS[speed if up else 0]),
-        "current_link_width": fixed(width if up else 0),
+        "current_link_speed": Attribute(lambda: f"{_SPEEDS[function.link[0] if up else 0]}\n"),
+        "current_link_width": Attribute(lambda: f"{function.link[1] if up else 0}\n"),
         "max_link_speed": fixed(_SPEEDS[speed]),
         "max_link_width": fixed(width),
     }

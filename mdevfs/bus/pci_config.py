@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _PM, _MSI, _PCIE, _ARI, _SRIOV = 0x40, 0x50, 0x70, 0x100, 0x160
 _PORT_TYPE = {"endpoint": 0, "root port": 4, "integrated": 9}
+FOR_ALL = 64  # bytes; the rest is for CAP_SYS_ADMIN (pci_read_config)
 # What a write changes: command, cache line size, latency timer, interrupt line. All else is read-only hardware.
 _WRITABLE = {4: 0x47, 5: 0x05, 0x0C: 0xFF, 0x0D: 0xFF, 0x3C: 0xFF}
 
@@ -25,11 +26,7 @@ def config_size(function: PciFunction) -> int:
 
 
 def read_config(function: PciFunction, offset: int, size: int) -> bytes:
-    """Part of the space.
-
-    The kernel gives a reader without CAP_SYS_ADMIN 64 bytes (pci_read_config); who reads is not known here, so that
-    everybody gets all.
-    """
+    """Part of the space."""
     return bytes(_build(function)[offset : offset + size])
 
 
@@ -128,10 +125,10 @@ def _pcie(space: bytearray, function: PciFunction) -> None:
     flr = 1 << 28 if "flr" in identity.reset_methods else 0
     pack_into("<I", space, _PCIE + 0x04, 0x8000 | flr)
     if function.port_type != "integrated":
-        link = identity.link_speed | identity.link_width << 4
-        pack_into("<I", space, _PCIE + 0x0C, link)
+        speed, width = function.link
+        pack_into("<I", space, _PCIE + 0x0C, identity.link_speed | identity.link_width << 4)
         # A VF has no link status of its own (SR-IOV 1.1, 3.5.8).
-        pack_into("<H", space, _PCIE + 0x12, link if function.physfn is None else 0)
+        pack_into("<H", space, _PCIE + 0x12, speed | width << 4 if function.physfn is None else 0)
         pack_into("<I", space, _PCIE + 0x2C, ((1 << identity.link_speed) - 1) << 1)
         pack_into("<H", space, _PCIE + 0x30, identity.link_speed)
     if function.is_bridge and function.pci.has_sriov(function.address.domain, function.secondary):

@@ -18,7 +18,6 @@ from mdevfs.sysfs.entries import Attribute, Entry
 from mdevfs.sysfs.parse import text_of
 
 ANY = 0xFFFFFFFF
-KEEPS_STATE = "6.12"  # pci_device_remove of 6.1 sets PCI_UNKNOWN, of 6.12 it does not; what is between is not verified
 _HEX = re.compile(rb"\s*(?:0[xX](?=[0-9a-fA-F]))?([0-9a-fA-F]+)")
 
 
@@ -142,7 +141,6 @@ class PciDriver(Driver):
                 raise KernelError(errno.ENODEV)
             await super().unbind(device)
             device.enabled = max(0, device.enabled - self.enables)
-            device.powered = device.core.kernel.since(KEEPS_STATE)
             if device.sriov is not None:
                 device.sriov.driver_max = device.sriov.capability.total  # pci_iov_remove
 

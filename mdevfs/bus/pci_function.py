@@ -135,6 +135,13 @@ class PciFunction(Device):
         return "root port" if self.is_bridge else "endpoint" if pf.address.bus else "integrated"
 
     @property
+    def link(self) -> tuple[int, int]:
+        """Speed (a PCIe generation) and width of its link: what both ends can."""
+        ends = [self.identity, *(one.identity for one in self.children.values() if isinstance(one, PciFunction))]
+        able = [one for one in ends if one.pcie]
+        return min(one.link_speed for one in able), min(one.link_width for one in able)
+
+    @property
     def ari(self) -> bool:
         """Whether the port above counts functions to 255: it does when something behind it has SR-IOV."""
         pf = self.physfn or self

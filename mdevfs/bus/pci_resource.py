@@ -208,7 +208,7 @@ class Arena:
 
     def bridge_resources(self) -> Resources:
         """The windows of a bridge to this bus (lines 13 to 15 of its `resource`)."""
-        flags = (_IO | 1, _MEM, _MEM64 | _PREFETCH | _MEM | 1)
+        flags = (_IO, _MEM, _MEM64 | _PREFETCH | _MEM | 1)
         return {
             WINDOWS[which]: Resource(start, end - start, flags[which]) for which, (start, end) in self.windows.items()
         }

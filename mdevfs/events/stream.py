@@ -82,6 +82,8 @@ class EventStream:
             self.seqnum += 1
             return
         event = Event(action, devpath, subsystem, dict(keys or {}))
+        if action == "unbind":  # zap_modalias_env: nobody shall load a module for it
+            event.keys.pop("MODALIAS", None)
         held = _HELD.get()
         if held is None or held.over:
             self._tell(event)

@@ -168,7 +168,6 @@ class Devices:
     # -- PCI
 
     async def _function(self, planned: PlannedDevice, driver: GuardedDriver) -> Sequence[Parent]:
-        self.pci.load_vfio_pci(self.vfio)
         section = planned.section
         identity = driver.pci(planned.settings)
         sriov = driver.sriov(planned.settings, section.sriov.total) if section.sriov is not None else None
@@ -177,6 +176,7 @@ class Devices:
         if sriov is not None:
             ids.append(PciId(identity.vendor, sriov.vf_device))
         await self._load(driver, ids, sriov)
+        self.pci.load_vfio_pci(self.vfio)  # the later one, as mostly: who is first is asked first
         function = self.pci.add(
             planned.address, identity, numa_node=section.numa_node, iommu_group=section.iommu_group, sriov=sriov
         )

@@ -169,6 +169,8 @@ class SysfsOperations(pyfuse3.Operations):
         file = self.tree.file(node, flags)
         if file.__class__ is not AttributeFile:
             await file.opening()
+            if ctx.uid not in (0, self.tree.uid):
+                file.restrict()
         self._next_handle = handle = self._next_handle + 1
         self._files[handle] = file
         self._info.fh = handle

@@ -105,9 +105,10 @@ class ChannelFile(Entry):
 
 
 class BinaryAttribute(Entry):
-    """Bytes at offsets (`struct bin_attribute`): `read(offset, size)`, `write(offset, data)`; `size` as stat shows."""
+    """Bytes at offsets (`struct bin_attribute`): `read(offset, size)`, `write(offset, data)`; `size` as stat shows. Of
+    these `for_all` are for everybody, the rest for root."""
 
-    __slots__ = ("mode", "read", "size", "write")
+    __slots__ = ("for_all", "mode", "read", "size", "write")
 
     def __init__(
         self,
@@ -115,8 +116,10 @@ class BinaryAttribute(Entry):
         read: Callable[[int, int], bytes] | None = None,
         write: Callable[[int, bytes], int] | None = None,
         mode: int = 0o444,
+        for_all: int | None = None,
     ) -> None:
         self.size = size
+        self.for_all = size if for_all is None else for_all
         self.read = read
         self.write = write
         self.mode = stat.S_IFREG | mode

@@ -46,6 +46,9 @@ class File:
     async def opening(self) -> None:
         """The part of open(2) that may have to wait."""
 
+    def restrict(self) -> None:
+        """Who opened it is not root, and has no capability more."""
+
     async def read(self, offset: int, size: int) -> bytes:
         raise KernelError(errno.EIO)
 
@@ -193,21 +196,25 @@ class SessionFileFile(File):
 class BinaryFile(File):
     """A descriptor on a binary attribute (sysfs_kf_bin_read, sysfs_kf_bin_write)."""
 
-    __slots__ = ("attribute",)
+    __slots__ = ("attribute", "end")
 
     def __init__(self, node: Node, faults: Faults, attribute: BinaryAttribute) -> None:
         super().__init__(node, faults)
         self.attribute = attribute
+        self.end = attribute.size
+
+    def restrict(self) -> None:
+        self.end = self.attribute.for_all
 
     async def read(self, offset: int, size: int) -> bytes:
         if self.node.dead:
             raise KernelError(errno.ENODEV)
-        if self.attribute.read is None:
+        size = min(size, max(0, self.end - offset)) if self.attribute.size else size
+        if size and self.attribute.read is None:
             raise KernelError(errno.EIO)
-        size = min(size, max(0, self.attribute.size - offset)) if self.attribute.size else size
         if size and self.faults.armed and (text := await self._strike("read")) is not None:
             return text.encode()[offset : offset + size]
-        return self.attribute.read(offset, size) if size else b""
+        return self.attribute.read(offset, size) if size and self.attribute.read is not None else b""
 
     async def write(self, offset: int, data: bytes) -> int:
         if self.node.dead:

@@ -16,6 +16,7 @@ import pytest
 from attrs import frozen
 
 from tests.clients.machine import absent
+from tests.golden.recorder import RECORDINGS
 from tests.mount.conftest import why_not
 from tests.mount.server import MDEVFS
 from tests.mount.test_life import as_nobody
@@ -68,6 +69,8 @@ def mounts() -> Iterator[Run]:
 
 
 MOUNTS = list(mounts())
+# What the suite said on a real kernel with the real modules: of mtty, and of all three samples.
+REAL = {"mtty": "clients_mtty_6.1.txt", "kernel-samples": "clients_samples_6.1.txt"}
 MACHINES = [
     Run("nvidia-t4"),
     Run("nvidia-t4", ordinary_user=True),
@@ -104,8 +107,13 @@ def outcome(run: Run, *command: str, **variables: str) -> Outcome:
     environment = {**os.environ, **variables}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert re.search(r"^RESULT pass=\d+ fail=\d+ skip=\d+$", done.stdout, re.MULTILINE), done.stdout + done.stderr
-    checks = re.findall(r"^(PASS|SKIP|FAIL) (\S+) *(.*)$", done.stdout, re.MULTILINE)
-    return {name: f"{word} {rest}" for word, name, rest in checks}
+    return checks(done.stdout)
+
+
+def checks(text: str) -> Outcome:
+    """What the suite said of each."""
+    found = re.findall(r"^(PASS|SKIP|FAIL) (\S+) *(.*)$", text, re.MULTILINE)
+    return {name: f"{word} {rest}" for word, name, rest in found}
 
 
 Outcomes = dict[str, Future[Outcome]]
@@ -126,7 +134,7 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[Outcomes]:
             ("test_run", in_our_recipe, MACHINES),
         ):
             for run in runs:
-                if f"{test}[{run}]" in chosen:
+                if chosen & {f"{test}[{run}]", f"test_as_on_a_real_kernel[{run}]"}:
                     files = Path(stack.enter_context(TemporaryDirectory(prefix="mdevfs-test-")))
                     files.chmod(0o777)  # for the ordinary user
                     started[f"{test} {run}"] = pool.submit(recipe, run, files)
@@ -148,6 +156,15 @@ def check(run: Run, outcome: Outcome) -> None:
 @pytest.mark.parametrize("run", MOUNTS, ids=str)
 def test_mount(run: Run, outcomes: Outcomes) -> None:
     check(run, outcomes[f"test_mount {run}"].result())
+
+
+@pytest.mark.parametrize("run", [run for run in MOUNTS if run.host in REAL], ids=str)
+def test_as_on_a_real_kernel(run: Run, outcomes: Outcomes) -> None:
+    """Check by check."""
+    ours = outcomes[f"test_mount {run}"].result()
+    check(run, ours)
+    theirs = checks((RECORDINGS / REAL[run.host]).read_text())
+    assert {name: said[:4] for name, said in ours.items()} == {name: said[:4] for name, said in theirs.items()}
 
 
 @pytest.mark.parametrize("run", MACHINES, ids=str)

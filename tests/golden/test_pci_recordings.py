@@ -63,7 +63,7 @@ def alike(step: dict[str, Any]) -> dict[str, Any]:
     text = re.sub(r"(virtual/vfio|DEVNAME=vfio)/\d+", r"\1/N", re.sub(r"MAJOR=\d+", "MAJOR=N", text))
     same: dict[str, Any] = json.loads(text)
     same["events"] = [
-        [key for key in event if not key.startswith(("PCI_", "MODALIAS"))]
+        [re.sub("^(PCI_CLASS|PCI_ID|PCI_SUBSYS_ID|MODALIAS)=.*", r"\1=HARDWARE", key) for key in event]
         for event in same["events"]
         if {"SUBSYSTEM=pci", "SUBSYSTEM=vfio", "SUBSYSTEM=vfio-dev", "SUBSYSTEM=pci_bus"} & set(event)
         and not any(key.startswith("MDEV_STATE") for key in event)

@@ -335,6 +335,13 @@ def test_others_may_look_and_not_write(mount: Mount) -> None:
     assert os.listdir(kind / "devices") == [new_uuid(1)]
 
 
+def test_others_see_the_beginning_of_a_configuration_space(mount: Mount) -> None:
+    config = mount("gvtg").root / "bus/pci/devices/0000:00:02.0/config"
+    assert len(config.read_bytes()) == 256
+    done = run("sh", "-c", f"wc -c <{config}; cat {config} | wc -c; tail -c +57 {config} | wc -c", user=NOBODY)
+    assert (done.stdout.split()[1:], done.stderr) == (["64", "8"], "")
+
+
 def test_a_private_mount_is_roots_alone(mount: Mount) -> None:
     server = mount("mtty", "--private")
     assert os.listdir(server.root / "class/mdev_bus") == ["mtty"]

@@ -94,7 +94,7 @@ async def test_events_of_coming_and_going() -> None:
     assert [(e.action, e.devpath, e.subsystem, list(e.keys.items())) for e in host.events] == [
         ("add", f"/{PATH}", "css", list(keys.items())),
         ("bind", f"/{PATH}", "css", list(bound.items())),
-        ("unbind", f"/{PATH}", "css", list(keys.items())),
+        ("unbind", f"/{PATH}", "css", [("ST", "0")]),
         ("remove", f"/{PATH}", "css", list(keys.items())),
     ]
     assert not host.sys.exists(PATH)

@@ -103,6 +103,8 @@ async def test_the_bus_the_host_bridge_and_the_class() -> None:
     await host.sys.write("devices/pci0000:00/uevent", "add")
     assert host.events == []
     await host.sys.write("bus/pci/resource_alignment", "20@0000:00:02.0\n")
+    await host.sys.write("bus/pci/resource_alignment", "20@0000:00:02.0\nmore\n")
+    assert await host.refused("bus/pci/resource_alignment", "2" * 4095) == errno.EINVAL
     assert await host.sys.read("bus/pci/resource_alignment") == "20@0000:00:02.0\n"
     check_tree(host.core.tree)
 
@@ -168,6 +170,7 @@ async def test_memory_bars_are_only_mapped_ports_take_single_accesses() -> None:
     with pytest.raises(KernelError) as caught:
         await memory.read(0, 4)
     assert caught.value.errno == errno.EIO
+    assert await memory.read(16 << 20, 4) == b""
     ports = await host.sys.open(f"{IGD_PATH}/resource4", os.O_RDWR)
     assert (await ports.read(8, 4), await ports.write(8, b"\0\0")) == (bytes(4), 2)
     with pytest.raises(KernelError) as caught:

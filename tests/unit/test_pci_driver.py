@@ -126,6 +126,8 @@ async def test_driver_override_decides_alone() -> None:
     await host.driver("i915", PciId(0x8086, 0x591D))
     override = f"{IGD_PATH}/driver_override"
     assert await host.refused(f"{VFIO}/bind", IGD_AT) == errno.ENODEV
+    await host.sys.write(override, b"\xe9\n")
+    assert await host.bytes(override) == b"\xe9\n"
     await host.sys.write(override, "vfio-pci\n")
     assert (await host.sys.read(override), host.bound(IGD_AT)) == ("vfio-pci\n", "i915")
     await host.sys.write(f"{IGD_PATH}/driver/unbind", IGD_AT)
