@@ -149,12 +149,12 @@ class QemuNic(VendorDriver):
             raise InputError(wrong)
         return super().compat(settings, machine)
 
-    @show("link")
+    @show("qemu/link")
     def link(self, mdev: Mdev) -> str:
         """1 with the cable plugged in, 0 with it pulled (QEMU's `set_link`); migrates with the device state."""
         return f"{mdev.state.cable:d}\n"
 
-    @store("link")
+    @store("qemu/link")
     def set_link(self, mdev: Mdev, data: bytes) -> None:
         """EINVAL for what is no truth value."""
         nic = self.nic(mdev.state, mdev.values)

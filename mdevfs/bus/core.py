@@ -92,8 +92,7 @@ class Core:
         """The last of an rmmod."""
         gone = self.modules.pop(name)
         for module in self.modules.values():
-            if name in module.holders:
-                module.hold(gone, held=False)
+            module.hold(gone, held=False)
         self.tree.changed("module", name)
         self.events.send("remove", f"/module/{name}", "module")
 

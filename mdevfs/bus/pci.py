@@ -85,6 +85,7 @@ class PciCore:
         core.cls("iommu")
         self.functions: dict[str, PciFunction] = {}
         self.slots: dict[Address, Slot] = {}
+        self._new: list[PciFunction] = []
         self._unplugged: dict[Address, Slot] = {}
         self.nodes = {0}
         self.default_vga: PciFunction | None = None
@@ -237,6 +238,7 @@ class PciCore:
             function.sriov = Sriov(function, slot.sriov)
             function.groups = (function.sriov.entries,)
         self._show(function)
+        self._new.append(function)
         if slot.secondary is not None:
             self._add_bus(slot.address.domain, slot.secondary, function)
         return function
@@ -362,20 +364,21 @@ class PciCore:
         """pci_rescan_bus: functions that were removed come back, then each is offered to the drivers."""
         async with self._rescan_remove:
             found = [slot for at, slot in sorted(self.slots.items()) if self._reaches(near, at)]
-            back = [self._register(slot) for slot in found if str(slot.address) not in self.functions]
-            for function in back:
-                # pci_bus_add_device calls device_attach, which does not look at the bus's drivers_autoprobe.
-                await self.bus.attach(function)
+            for slot in found:
+                if str(slot.address) not in self.functions:
+                    self._register(slot)
+            # pci_bus_add_device calls device_attach, which does not look at the bus's drivers_autoprobe.
+            await self.attach()
 
     @staticmethod
     def _reaches(near: Address | None, at: Address) -> bool:
         return near is None or (near.domain == at.domain and near.bus in (0, at.bus))
 
-    async def attach(self, function: PciFunction) -> None:
-        """Offers a function to the drivers, after the port that leads to it."""
-        if isinstance(function.above, PciFunction):
-            await self.bus.attach(function.above)
-        await self.bus.attach(function)
+    async def attach(self) -> None:
+        """pci_bus_add_devices: offers to the drivers what was registered since, a port before what is behind it."""
+        new, self._new = self._new, []
+        for function in new:
+            await self.bus.attach(function)
 
     def load_vfio_pci(self, vfio: VfioCore) -> None:
         """vfio-pci is there from now on."""

@@ -242,10 +242,12 @@ class Module(Kobject):
 
     def hold(self, holder: Module, *, held: bool = True) -> None:
         """Another module uses this one, or does so no more."""
+        if held == (holder.name in self.holders):
+            return
         if held:
             self.holders[holder.name] = holder
         else:
-            self.holders.pop(holder.name, None)
+            del self.holders[holder.name]
         self.core.tree.changed(f"{self.path}/holders", holder.name, links=True)
 
 

@@ -86,6 +86,8 @@ def run(
             del words[0]
         elif words and words[0].startswith("-"):
             raise InputError(f"{words[0]} stands where the command begins; options of run go before HOST")
+        if str(events) == "-":
+            raise InputError("--events -: standard output is the command's; name a file")
         if net and udevd in (Udevd.REAL, Udevd.MINI):
             raise InputError(f"--udevd={udevd} would act on the events of --net's network: leave one of them out")
         from mdevfs.sandbox.run import Machine

@@ -89,7 +89,7 @@ class Connection:
         except PermissionError:
             raise MachineError(
                 f"the host on {self.directory} refuses to answer this user: its control socket is for its owner and "
-                "root, in the user namespace that it was mounted in"
+                "root, in the user namespace that it was mounted in and with no fewer capabilities"
             ) from None
         except OSError as error:
             problem = str(error.strerror)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import frozen
@@ -27,15 +30,34 @@ def listen_unseen() -> Endpoint:
 
     Raises MachineError where there is no directory for the file.
     """
+    told = "no such directory"
+    for above in _places():
+        try:
+            with _signals_held(), tempfile.TemporaryDirectory(prefix="mdevfs-", dir=above) as place:  # of mode 0700
+                listening, name, file = _listen(Path(place))
+                descriptor = os.open(file, os.O_PATH | os.O_CLOEXEC)
+        except OSError as error:
+            told = str(error.strerror)
+            continue
+        # As this /proc counts processes; it may be another PID namespace's.
+        return Endpoint(listening, Address(f"/proc/{Path('/proc/self').readlink()}/fd/{descriptor}", name))
+    raise MachineError(f"no place for the control socket: {told}; set TMPDIR to a directory for it")
+
+
+def _places() -> Iterator[str]:
+    """Where a file may lie for a moment, first choice first."""
+    yield from filter(None, (os.environ.get("TMPDIR"), os.environ.get("XDG_RUNTIME_DIR")))
+    yield from ("/tmp", "/var/tmp", "/run", "/dev/shm")
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Whoever ends this process waits until it has left no file."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     try:
-        with tempfile.TemporaryDirectory(prefix="mdevfs-") as place:  # of mode 0700
-            listening, name, file = _listen(Path(place))
-            descriptor = os.open(file, os.O_PATH | os.O_CLOEXEC)
-    except OSError as error:
-        raise MachineError(
-            f"no place for the control socket: {error.strerror}; set TMPDIR to a directory for it"
-        ) from None
-    return Endpoint(listening, Address(f"/proc/{os.getpid()}/fd/{descriptor}", name))
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def listen_at(file: Path, seen_at: Path) -> Endpoint:

@@ -9,9 +9,9 @@ A verb that has begun is carried out, whether its asker stays to hear of it or n
 
 The socket has mode 0600, and the server answers its own user and root only (SO_PEERCRED). Whoever may look at the
 mount's root finds its address there, and at the directories below it, as the extended attribute `ADDRESS_XATTR`, which
-no listing shows. No death of the server leaves a file behind: `mdevfs mount` unlinks the socket at once and is asked
-through its descriptor of it, /proc/PID/fd/N, in every network namespace; a machine of `mdevfs run` has the socket in
-its own /run, which goes with the machine.
+no listing shows. No file is left behind, but by a SIGKILL in the moment of its making: `mdevfs mount` unlinks the
+socket at once and is asked through its descriptor of it, /proc/PID/fd/N, in every network namespace; a machine of
+`mdevfs run` has the socket in its own /run, which goes with the machine.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ class Devices:
         function = self.pci.add(
             planned.address, identity, numa_node=section.numa_node, iommu_group=section.iommu_group, sriov=sriov
         )
-        await self.pci.attach(function)
+        await self.pci.attach()
         if section.sriov is not None and section.sriov.num and function.sriov is not None:
             try:
                 await function.sriov.set_count(section.sriov.num)

@@ -132,6 +132,7 @@ class MdevCore:
         """The driver that mdevs of this vendor driver are bound to, registered the first time."""
         name = hooks.mdev_driver(self.core.kernel)
         driver = self.bus.drivers.get(name)
+        self.core.module("mdev").hold(self.core.module(hooks.name))
         if driver is None:
             module = self.core.module(name if name == "vfio_mdev" else hooks.name)
             self.core.module("mdev").hold(module)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from mdevfs.control.protocol import to_line
 from mdevfs.errors import InputError
 from mdevfs.events import Event
 from mdevfs.events.stream import Listener
+
+log = logging.getLogger("mdevfs.mount")
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
@@ -50,10 +54,15 @@ def configure(log_file: Path | None, debug: bool, foreground: bool) -> None:
         logging.getLogger(other).handlers = list(logger.handlers)
 
 
+def _close(stream: TextIO) -> None:
+    with contextlib.suppress(OSError):  # of what is still in its buffer
+        stream.close()
+
+
 def event_writer(target: Path | str) -> Listener:
     """Writes every uevent that it is told to a file, a JSON line each, at once; "-" is standard output.
 
-    Raises InputError when the file cannot be opened.
+    A full disk ends it, and nothing else. Raises InputError when the file cannot be opened.
     """
     try:
         stream = sys.stdout if target == "-" else Path(target).open("w", buffering=1)  # noqa: SIM115 - as long as we run
@@ -61,7 +70,12 @@ def event_writer(target: Path | str) -> Listener:
         raise InputError(f"--events {target}: {error.strerror}") from None
 
     def write(event: Event) -> None:
-        stream.write(to_line(event))
-        stream.flush()
+        if not stream.closed:
+            try:
+                stream.write(to_line(event))
+                stream.flush()
+            except OSError as error:
+                log.error("the file of events ends: %s", error.strerror)  # noqa: TRY400 - the machine's, not a bug
+                _close(stream)
 
     return write

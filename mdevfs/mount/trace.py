@@ -1,4 +1,4 @@
-"""`mdevfs mount --trace FILE`: who read or wrote which attribute, with what result, a JSON line each.
+"""`--trace FILE` of `mdevfs mount` and `run`: who read or wrote which attribute, with what result, a JSON line each.
 
     {"time": 1790000000.5, "pid": 4711, "comm": "mdevctl", "uid": 0, "operation": "write", "path": ".../create",
      "offset": 0, "size": 36, "text": "83b8f4f2-...", "errno": null, "took": 0.0002}

@@ -8,14 +8,12 @@ becomes private. Everything here changes the caller's mount namespace, raises Ma
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from mdevfs.errors import MachineError
 from mdevfs.mount.places import unescape
 from mdevfs.sandbox.backstage import BACKSTAGE, DEV, LAYERS, REAL_DEV, REAL_SYS, RUN, STATE, TREE
 from mdevfs.sandbox.dev import private_dev
-from mdevfs.sandbox.lacks import Forbidden
 from mdevfs.sandbox.namespaces import MS_NODEV, MS_NOEXEC, MS_NOSUID, bind, make_private, make_readonly, mount
 
 COVERED = ("block", "bus", "class", "devices", "dev", "module", "kernel/iommu_groups", "kernel/debug/vfio")
@@ -84,10 +82,11 @@ def protect_rest() -> None:
     for place in sys.iterdir():
         if place.name not in COVERED and place.is_dir():
             bind(place, place)
+            make_readonly(place)
     for place in mount_points():
-        if sys in place.parents and sys / CGROUP not in (place, *place.parents):
-            with suppress(Forbidden):  # below a directory of the real root's alone, where nobody in here comes either
-                make_readonly(place)
+        # Not those that nobody comes to: covered by another mount, or below a directory of the real root's alone.
+        if sys in place.parents and sys / CGROUP not in (place, *place.parents) and os.path.ismount(place):
+            make_readonly(place)
 
 
 def cover_part(part: str) -> None:

@@ -68,6 +68,9 @@ def run(
 ) -> Ended:
     """See `MachineRunner`; the machine's log and what it tells are in `place`. Raises MachineError where no machine can
     be made."""
+    own = [word for word in options if word.partition("=")[0] in ("--trace", "--events")]
+    if own:
+        raise InputError(f"{word} is the fixture's own: what it gives has accesses and events" for word in own)
     told = ("--keep", place, "--trace", place / "trace", "--events", place / "events")
     done = subprocess.run(
         [*COMMAND, "run", *told, *options, host, "--", *command],

@@ -62,7 +62,8 @@ def mounts() -> Iterator[Run]:
         yield Run(host, one, NO_ATTRIBUTE)
     for host in ("e1000", "e1000e", "e1000e-broken"):
         yield Run(host, one)
-    yield Run("vfio-ap", one, NO_RECORD, least=95)  # lspci's group and its like are for PCI functions only
+    # lspci's group and its like are for PCI functions only.
+    yield Run("vfio-ap", one, NO_RECORD | NO_ATTRIBUTE, least=90)
     yield Run("mtty", one, NO_RECORD | NO_ATTRIBUTE, least=90)
     for host in ("kernel-samples", "my_nic"):
         yield Run(host, one, NO_RECORD | NO_ATTRIBUTE | NOT_LIBVIRTS, least=80)

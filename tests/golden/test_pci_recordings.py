@@ -129,6 +129,7 @@ DIRECTORIES = {
     ),
     "a bus": (f"{ROOT}/pci_bus/0000:00", f"{ROOT}/pci_bus/0000:00", {}, {}),
     "a bus behind a port": (f"{THEIR_PORT}/pci_bus/0000:02", f"{OUR_PORT}/pci_bus/0000:02", {}, {}),
+    "the class of IOMMUs": ("class/iommu", "class/iommu", {}, {}),
     "the IOMMU": ("devices/virtual/iommu/dmar0", "devices/virtual/iommu/dmar0", {"devices/*": "other functions"}, {}),
 }
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 REFUSED = (
     "mdevfs: the host on {} refuses to answer this user: its control socket is for its owner and root, in the user "
-    "namespace that it was mounted in\n"
+    "namespace that it was mounted in and with no fewer capabilities\n"
 )
 ELSEWHERE = (
     "mdevfs: the host on {} does not answer at {}: {}; if it was mounted in another container or PID namespace, ask "
@@ -73,6 +73,14 @@ def test_no_file_of_it_is_ever_left(mount: Mount, place: Path, monkeypatch: pyte
     server.signal(SIGKILL)
     server.wait()
     assert os.listdir(temporary) == []
+
+
+def test_in_a_pid_namespace_with_the_proc_of_another(make_root: MakeRoot) -> None:
+    """As `unshare --pid --fork` leaves it: this /proc counts otherwise than the server itself."""
+    root = make_root()
+    script = f"{MDEVFS} mount mtty {root} && {MDEVFS} control {root} status >/dev/null; echo $?; {MDEVFS} umount {root}"
+    done = run("unshare", "--pid", "--fork", "sh", "-c", script)
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_in_every_network_namespace(mount: Mount) -> None:

@@ -179,6 +179,8 @@ def test_what_happened_on_a_machine(mdevfs_run: MachineRunner) -> None:
     assert done.stdout == "Single port serial\n"
     read = [one for one in done.accesses if one.comm == "cat"]
     assert [(one.operation, one.path.rpartition("/")[2], one.text) for one in read] == [("read", "name", done.stdout)]
+    with pytest.raises(InputError, match="--trace=elsewhere is the fixture's own"):
+        mdevfs_run("mtty", ["true"], options=["--trace=elsewhere"])
     assert "/devices/virtual/mtty/mtty" in {one["devpath"] for one in done.events if one["action"] == "add"}
 
 

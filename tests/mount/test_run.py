@@ -127,6 +127,21 @@ def test_mounts_that_an_ordinary_user_cannot_reach_are_nobodys_trouble() -> None
     assert (done.stdout, done.stderr) == ("mtty\n", "")
 
 
+def test_mounts_that_are_covered_are_nobodys_trouble() -> None:
+    mounted = "mount -t securityfs none /sys/kernel/security && mount -t tmpfs none /sys/kernel"
+    for more in ("", " && mkdir /sys/kernel/security"):
+        command = (str(MDEVFS), "run", "--udevd=none", "mtty", "--", "ls", "/sys/class/mdev_bus")
+        done = run("unshare", "--mount", "sh", "-c", f'{mounted}{more} && exec "$@"', "sh", *command)
+        assert (done.stdout, done.stderr) == ("mtty\n", "")
+
+
+def test_a_full_disk_ends_the_file_of_events_and_nothing_else() -> None:
+    one = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
+    create = f"echo {one} >/sys/class/mdev_bus/mtty/mdev_supported_types/mtty-1/create; ls /sys/bus/mdev/devices"
+    done = mdevfs("run", "--udevd=none", "--events", "/dev/full", "mtty", "--", "sh", "-c", create)
+    assert (done.returncode, done.stdout) == (0, f"{one}\n")
+
+
 def test_statfs_answers_as_sysfs_does() -> None:
     ask = "cd /sys/bus; env -i stat --file-system --format=%t . /sys/class /; echo $SYSTEMD_DEVICE_VERIFY_SYSFS"
     root = f"{run('stat', '--file-system', '--format=%t', '/').stdout.strip()}"
@@ -244,6 +259,8 @@ def test_what_happens_is_told(tmp_path: Path) -> None:
     announced = [f"{event['action']}@{event['devpath']}" for event in heard]
     mtty = "/devices/virtual/mtty/mtty"
     assert announced.index(f"add@{mtty}") < announced.index(f"add@{mtty}/{one}") < announced.index(f"bind@{mtty}/{one}")
+    done = mdevfs("run", "--events", "-", "mtty", "--", "true")
+    assert (done.returncode, "name a file" in done.stderr) == (125, True)
     for option in ("--trace", "--events"):
         done = mdevfs("run", option, tmp_path / "no/file", "mtty", "--", "true")
         assert (done.returncode, done.stderr) == (

@@ -183,8 +183,8 @@ def test_info_names_the_attributes(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["mdev", "assign_domain"] == ("wo", "0.0")
     assert found["mdev", "ap_config"] == ("rw", "6.10")
     assert run(["driver", "info", "e1000"]) == 0
-    (line,) = [one.split("  ") for one in capsys.readouterr().out.splitlines() if one.startswith("    link ")]
-    assert [one for one in line if one][:3] == ["link", "of an mdev", "rw"]
+    (line,) = [one.split("  ") for one in capsys.readouterr().out.splitlines() if one.startswith("    qemu/link ")]
+    assert [one for one in line if one][:3] == ["qemu/link", "of an mdev", "rw"]
     assert "QEMU's `set_link`" in line[-1]
 
 

@@ -230,7 +230,7 @@ async def test_the_link_is_down_while_it_is_negotiated() -> None:
 async def test_a_reset_leaves_the_cable_as_it_is(driver: str) -> None:
     mdev = await device(f'[[device]]\ndriver = "{driver}"\n', f"{driver}-nic")
     tree = InProcess(mdev.mdev_core.core.tree)
-    link, attribute = f"bus/mdev/devices/{UUID}/link", f"bus/mdev/devices/{UUID}/migration/init-vet"
+    link, attribute = f"bus/mdev/devices/{UUID}/qemu/link", f"bus/mdev/devices/{UUID}/migration/init-vet"
     assert await tree.read(link) == "1\n"
     await tree.write(link, "off")
     before = mdev.state

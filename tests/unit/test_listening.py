@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,19 @@ from mdevfs.errors import MachineError
 
 
 def test_no_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    monkeypatch.setattr("mdevfs.control.listening._places", lambda: [str(tmp_path / "none")])
     told = r"no place for the control socket: No such file or directory; set TMPDIR to a directory for it"
     with pytest.raises(MachineError, match=told):
         listen_unseen()
+
+
+def test_the_next_place_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    endpoint = listen_unseen()
+    with endpoint.socket:
+        assert os.readlink(endpoint.address.path).startswith(f"{tmp_path}/mdevfs-")
+        assert os.listdir(tmp_path) == []
 
 
 def test_no_directory(tmp_path: Path) -> None:

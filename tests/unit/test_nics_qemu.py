@@ -24,7 +24,7 @@ DEVICES = {  # with the MAC address that the mdev has: e1000's is of its UUID, e
     "e1000": "e1000,addr=3,romfile=,mac=52:54:00:fa:10:01",
     "e1000e": "e1000e,addr=3,romfile=,mac=52:54:00:12:34:56",
 }
-LINK = f"bus/mdev/devices/{UUID}/link"
+LINK = f"bus/mdev/devices/{UUID}/qemu/link"
 PASSED = "PASS (0 failure(s))"
 RECORDED = ("pc-q35-2.4", "pc-q35-7.2")
 FORMS = ("pc-q35-2.4", "pc-q35-2.11", "pc-q35-6.0", "pc-q35-7.2")  # each sends other subsections, or resets otherwise

@@ -254,6 +254,17 @@ async def test_a_removed_bridge_takes_its_bus_along() -> None:
     check_tree(host.core.tree)
 
 
+async def test_a_port_is_offered_to_its_driver_once() -> None:
+    host = PciHost()
+    host.pci.add(PF, GPU)
+    await host.pci.attach()
+    assert host.bound(PORT) == "pcieport"
+    await host.sys.write("bus/pci/drivers/pcieport/unbind", PORT)
+    host.pci.add("0000:41:00.1", GPU)
+    await host.pci.attach()
+    assert host.bound(PORT) is None
+
+
 async def test_a_rescan_of_one_bus_leaves_others_alone() -> None:
     host = PciHost()
     for address in (IGD_AT, PF, "0000:41:00.1"):
