@@ -116,7 +116,7 @@ def _offered(name: str) -> When:
 
 
 def _before_save(view: View) -> None:
-    """The main section has room for one set of properties (e1000_pre_save)."""
+    """As e1000_pre_save: nobody answers without a cable, and the main section has room for one set of properties."""
     give_up(view.state, view.state.phy_reg)
     tx = view.state.tx
     both = bool(view.values.get("migrate_tso_props"))

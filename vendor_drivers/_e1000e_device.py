@@ -45,6 +45,7 @@ _OWN = offsets("""
 AT = {**E1000_AT, **{name: offset // 4 for name, offset in _OWN.items()}}
 TABLES = {"RA": 32, "MTA": 128, "VFTA": 128, "RETA": 32, "RSSRK": 10}
 RXQ0, TXQ0, OTHER = 1 << 20, 1 << 22, 1 << 24
+# In ICR: LSC, RXO, MDAC, SRPD, ACK and MNG, which raise OTHER with MSI-X; and the bit that stands while any cause does.
 OTHER_CAUSES, ASSERTED = 0x70244, 1 << 31
 CAUSES = {RXQ0: 0, 1 << 21: 4, TXQ0: 8, 1 << 23: 12, OTHER: 16}  # each with its place in IVAR
 MIN_THROTTLE, THROTTLE_STEP, DELAY_STEP = 500, 256, 1024  # the steps in nanoseconds
@@ -138,7 +139,7 @@ class E1000eNic(Nic):
             value = value & ~0xFFFF | self.phy[place]
         self["MDIC"] = value | MDIC_READY
 
-    # -- interrupts
+    # -- the link, and interrupts
 
     def set_link(self, *, up: bool) -> None:
         super().set_link(up=up)

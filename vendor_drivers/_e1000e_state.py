@@ -119,13 +119,15 @@ _TX = VMState(
 
 
 def _before_save(view: View) -> None:
+    """As e1000e_core_pre_save: nobody answers without a cable, and what that decides of flow control is decided."""
     core = view.state.core
     if give_up(view.state, core.phy):
         core.mac[0] |= FLOW_CONTROL  # e1000e_update_flowctl_status
 
 
 def _after_load(view: View) -> None:
-    """As e1000e_post_load: the device properties subsys and subsys_ven are sent, and must be the target's."""
+    """As e1000e_post_load: the device properties subsys and subsys_ven are sent, and must be the target's; the cable is
+    inferred."""
     for name, ours in (("subsys", IDENTITY.subsystem_device), ("subsys_ven", IDENTITY.subsystem_vendor)):
         theirs = getattr(view.state, name)
         if theirs != ours:

@@ -54,6 +54,9 @@ Exit codes: 0 yes, 1 no, 2 wrong use or input, 3 the machine cannot.
 INTERRUPTED = 130
 
 
+RUN_FAILED = 125  # as of env(1), timeout(1): what went wrong was ours and not the command's
+
+
 def main() -> None:
     """The console's entry point; never returns."""
     code = run(sys.argv[1:])
@@ -113,7 +116,7 @@ def _invoke(name: str, arguments: list[str]) -> int:
         return INTERRUPTED
     except typer.TyperException as error:
         complain(error.format_message(), f"see mdevfs {name} --help")
-        return error.exit_code
+        return RUN_FAILED if name == "run" else error.exit_code
     return code if isinstance(code, int) else EXIT_YES
 
 

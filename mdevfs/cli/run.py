@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 EXAMPLE = "Example: mdevfs run nvidia-t4 -- mdevctl types"
-FAILED = 125  # as of env(1), timeout(1): what went wrong was ours and not the command's
 
 
 class Statfs(StrEnum):
@@ -76,7 +75,7 @@ def run(
     Exit code: the command's; 128+n when signal n ended it; 125 when mdevfs failed, 126 when the command is not
     executable, 127 when it is not found. Options go before HOST.
     """
-    from mdevfs.cli.main import complain
+    from mdevfs.cli.main import RUN_FAILED, complain
     from mdevfs.errors import InputError, MdevfsError
     from mdevfs.sandbox.processes import CommandError
 
@@ -113,4 +112,4 @@ def run(
         return error.exit_code
     except MdevfsError as error:
         complain(str(error))
-    return FAILED
+    return RUN_FAILED

@@ -169,7 +169,7 @@ class SysfsOperations(pyfuse3.Operations):
         file = self.tree.file(node, flags)
         if file.__class__ is not AttributeFile:
             await file.opening()
-            if ctx.uid not in (0, self.tree.uid):
+            if ctx.uid not in (0, self.tree.uid):  # who owns the tree is its root
                 file.restrict()
         self._next_handle = handle = self._next_handle + 1
         self._files[handle] = file

@@ -99,8 +99,8 @@ def run(machine: Machine) -> int:
     _keepable(machine.keep)
     recipe.set_backstage(machine.keep)
     server = serve(host, told)
-    acquaintance = Acquaintance()
     try:
+        acquaintance = Acquaintance()
         ours, theirs = socket.socketpair()
         device = TREE.stat().st_dev
         supervisor = child(lambda: _supervise(ours, theirs, device))

@@ -95,6 +95,9 @@ def test_failures_of_our_own_are_125() -> None:
     assert (done.returncode, "no-such-host" in done.stderr) == (125, True)
     done = mdevfs("run", "mtty", "--net", "true")
     assert (done.returncode, "before HOST" in done.stderr) == (125, True)
+    for words in (("run",), ("run", "--udevd=none of these", "mtty", "true")):
+        done = mdevfs(*words)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (125, "mdevfs: see mdevfs run --help")
 
 
 def test_a_static_program_sees_the_tree_and_the_rest_stays_real() -> None:
